@@ -1,0 +1,152 @@
+// Package ingress receives webhooks over HTTP. A delivery travels one road, verify → validate → normalize →
+// deliver → reply, on the goroutine that net/http gave it, and never turns back.
+package ingress
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gembridge/bridge/pkg/ingress/verify"
+	"github.com/gembridge/bridge/pkg/schema"
+)
+
+// Deliverer makes an event durable. It returns nil only when the event will outlive the process; any error is
+// answered 503, so that the sender tries again.
+type Deliverer interface {
+	Deliver(ctx context.Context, event *schema.Event) (schema.Result, error)
+}
+
+// Policy says what becomes of an authentic delivery that is not a known, valid event.
+type Policy string
+
+const (
+	Publish    Policy = "publish"
+	DeadLetter Policy = "dead-letter"
+	Reject     Policy = "reject" // answered 422; the sender will try for 24 hours, then the event is lost
+)
+
+// Config is what a Handler needs. Every field is required unless it says otherwise.
+type Config struct {
+	Path        string // where static deliveries arrive; dynamic ones at Path/<token>
+	Verifier    *verify.Verifier
+	Registry    *schema.Registry
+	Deliverer   Deliverer
+	Source      string // the events' source
+	OnInvalid   Policy // DeadLetter or Reject
+	OnUnknown   Policy // Publish, DeadLetter or Reject
+	MaxBody     int    // bytes
+	MaxInflight int    // verified deliveries at once
+	Metrics     *Metrics
+	Log         zerolog.Logger
+	Left        func() int       // publishes under way whose request has gone: they count as in flight. Optional
+	Now         func() time.Time // default time.Now
+}
+
+// Handler answers webhooks. It is an http.Handler without routes of its own: any other path is a 404.
+type Handler struct {
+	cfg      Config
+	bodies   bodyPool
+	inflight atomic.Int64
+}
+
+// New returns a Handler. It does not start anything.
+func New(cfg Config) *Handler {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Left == nil {
+		cfg.Left = func() int { return 0 }
+	}
+	h := &Handler{cfg: cfg}
+	cfg.Metrics.inflight(func() float64 { return float64(h.inflight.Load()) + float64(cfg.Left()) })
+	return h
+}
+
+// passage is what becomes known of one delivery on its way.
+type passage struct {
+	started  time.Time
+	id       string // as claimed, until verified
+	proof    verify.Delivery
+	typ      string
+	job      string
+	reason   schema.Reason // of the dead letter, if it became one
+	bodySize int
+}
+
+// ServeHTTP carries one delivery from its first byte to the reply.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := passage{started: h.cfg.Now()}
+	result, err := h.road(r, &p)
+	rep := replyTo(result, err)
+	rep.write(w, p.id)
+	h.cfg.Metrics.observe(&p, rep, err, h.cfg.Now())
+	h.log(&p, rep, err)
+}
+
+func (h *Handler) road(r *http.Request, p *passage) (schema.Result, error) {
+	if err := h.checkHead(r); err != nil {
+		return 0, err
+	}
+	attempt, err := h.cfg.Verifier.Head(r.Header)
+	if err != nil {
+		return 0, err
+	}
+	p.id = attempt.ID()
+	body, err := h.bodies.read(r, h.cfg.MaxBody)
+	defer h.bodies.put(body)
+	if err != nil {
+		return 0, err
+	}
+	p.bodySize = len(body.bytes)
+	if p.proof, err = h.cfg.Verifier.Body(attempt, body.bytes); err != nil {
+		return 0, err
+	}
+
+	if int(h.inflight.Add(1))+h.cfg.Left() > h.cfg.MaxInflight {
+		h.inflight.Add(-1)
+		return 0, errOverload
+	}
+	defer h.inflight.Add(-1)
+	event, err := h.event(r, p, body.bytes)
+	if err != nil {
+		return 0, err
+	}
+	result, err := h.cfg.Deliverer.Deliver(r.Context(), event)
+	if result == schema.DeadLettered && !event.Dead {
+		p.reason = schema.ReasonRefused
+	}
+	return result, err
+}
+
+// event validates and normalizes a verified body. What is no event becomes a dead letter, or an error by policy.
+func (h *Handler) event(r *http.Request, p *passage, body []byte) (*schema.Event, error) {
+	delivery := schema.Delivery{
+		ID: p.proof.ID, Source: h.cfg.Source, Scheme: p.proof.Scheme, Received: p.started,
+		TraceParent: traceParent(r.Header), Header: r.Header,
+	}
+	doc, err := h.cfg.Registry.Validate(body)
+	if invalid, ok := err.(*schema.InvalidError); ok {
+		p.typ = invalid.Type
+		if h.cfg.OnInvalid == Reject {
+			return nil, invalid
+		}
+		p.reason = schema.ReasonInvalid
+		return schema.DeadLetter(delivery, invalid.Type, p.reason, invalid.Violations, body), nil
+	}
+	p.typ = doc.Type
+	if doc.Known || h.cfg.OnUnknown == Publish {
+		event := schema.Normalize(doc, delivery)
+		p.job = event.Subject
+		return event, nil
+	}
+	violations := []schema.Violation{{Pointer: "/type", Message: "no schema knows this type and version"}}
+	if h.cfg.OnUnknown == Reject {
+		return nil, &schema.InvalidError{Type: doc.Type, Violations: violations}
+	}
+	p.reason = schema.ReasonUnknown
+	return schema.DeadLetter(delivery, doc.Type, p.reason, violations, body), nil
+}

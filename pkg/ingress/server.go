@@ -1,0 +1,45 @@
+package ingress
+
+import (
+	"log"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	headerTimeout = 5 * time.Second
+	bodyTimeout   = 10 * time.Second // from the request's first byte to the body's last
+	idleTimeout   = 60 * time.Second
+	writeTimeout  = 5 * time.Second // for the reply, once there is one
+	maxHeader     = 32 << 10
+)
+
+// NewServer returns the public server of handler with every time-out set. ackTimeout is how long a delivery may take
+// once its body is there.
+func NewServer(handler http.Handler, ackTimeout time.Duration, logger zerolog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      bodyTimeout + ackTimeout + writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          log.New(serverLog{logger}, "", 0),
+	}
+}
+
+// serverLog takes what net/http has to say: handshakes and clients that break off are everyday, panics are not.
+type serverLog struct{ logger zerolog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	level := zerolog.DebugLevel
+	if strings.HasPrefix(text, "http: panic") {
+		level = zerolog.ErrorLevel
+	}
+	l.logger.WithLevel(level).Msg(text)
+	return len(line), nil
+}
