@@ -438,7 +438,7 @@ func TestAttemptNotMadeByHead(t *testing.T) {
 func TestReasons(t *testing.T) {
 	reasons := verify.Reasons()
 	want := []verify.Reason{
-		"header_missing", "header_repeated", "id_malformed", "timestamp_malformed", "signature_too_long",
+		"token_unknown", "header_missing", "header_repeated", "id_malformed", "timestamp_malformed", "signature_too_long",
 		"too_many_signatures", "signature_malformed", "no_v1_signature", "timestamp_too_old", "timestamp_too_new",
 		"signature_mismatch",
 	}
