@@ -1,0 +1,55 @@
+# Everything here needs Go; test and test-race also need a C compiler, for the race detector.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 10s
+LINT := go tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help demo test test-race run fuzz bench lint format build coverage docs
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: ## See it work: a broker, a bridge and one webhook of every kind, all in one process
+	go run ./cmd/bridge demo
+
+test: ## Run the whole test suite, with the race detector and coverage
+	go test -race -timeout 15m -coverprofile=coverage.out ./...
+
+test-race: ## Run the suite three times in random order, to hunt for races
+	go test -race -timeout 45m -count=3 -shuffle=on ./...
+
+run: build ## Run the bridge on this machine, with a secret of its own in ./data
+	@mkdir -p data
+	@[ -s data/dev-secret ] || (umask 077; echo "whsec_$$(head -c 32 /dev/urandom | base64)" > data/dev-secret)
+	@echo "Webhooks   http://127.0.0.1:8080/webhooks/gemini, signed with the secret in data/dev-secret"
+	@echo "Events     nats://127.0.0.1:4222, and: bin/bridge tail"
+	@echo "Readiness  http://127.0.0.1:9090/readyz"
+	@echo "Try it     bin/bridge send --secret-file data/dev-secret"
+	@echo
+	@exec env BRIDGE_ADDR=127.0.0.1:8080 BRIDGE_SIGNING_SECRETS_FILE=data/dev-secret bin/bridge serve
+
+fuzz: ## Fuzz every target, each for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+bench: ## Measure the road against bare net/http and bare JetStream, as ratios
+	go run ./internal/bench
+
+lint: ## Check style, mistakes and the direction of imports
+	$(LINT) run ./...
+
+format: ## Format the code as lint wants it
+	$(LINT) fmt
+
+build: ## Build the static binary bin/bridge
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/bridge ./cmd/bridge
+
+coverage: ## Show what the last make test covered, function by function
+	@[ -f coverage.out ] || $(MAKE) test
+	@go tool cover -func=coverage.out
+
+docs: ## Write what is generated into docs/ and README.md
+	go test ./cmd/bridge -run '^(TestConfigurationDoc|TestReadmeTable)$$' -count=1 -update

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+
+	"github.com/gembridge/bridge/pkg/files"
+	"github.com/gembridge/bridge/pkg/ingress"
+	"github.com/gembridge/bridge/pkg/schema"
+	"github.com/gembridge/bridge/pkg/sinks/durable"
+)
+
+var (
+	errStarting = errors.New("starting")
+	errDraining = errors.New("shutting down")
+	// errCut appears when requests had to be cut at the end of the shutdown.
+	errCut = errors.New("requests unfinished after BRIDGE_SHUTDOWN_TIMEOUT were cut")
+)
+
+// closeTimeout is what each thing has to close once no request is under way.
+const closeTimeout = 5 * time.Second
+
+// daemon is a running bridge.
+type daemon struct {
+	cfg      *Config
+	log      zerolog.Logger
+	phase    phase
+	ready    readiness
+	failed   chan error // a server that ended by itself
+	teardown []teardown // in order of construction
+
+	publicAddr, adminAddr net.Addr
+	natsURL               string // of the embedded server; empty with an external one
+}
+
+type teardown struct {
+	name string
+	stop func(context.Context) error
+}
+
+// start builds the bridge in one straight line and returns when it receives deliveries; it does not wait for a broker
+// elsewhere. With an error, what had been built is torn down again. It gives up when ctx ends.
+func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, failed: make(chan error, 2)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.tearDown())
+		}
+	}()
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+
+	d.phase.set(errStarting)
+	d.ready.add(part{"bridge", d.phase.ready})
+	admin := &http.Server{
+		Handler:           newAdmin(metrics, &d.ready),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+	}
+	if d.adminAddr, err = d.serve("BRIDGE_ADMIN_ADDR", cfg.AdminAddr, admin); err != nil {
+		return nil, err
+	}
+	d.onStop("admin listener", func(context.Context) error { return admin.Close() })
+
+	watcher := files.New(files.Config{Log: log, OnFailure: reloadFailures(metrics)})
+	verifier, err := newVerifier(cfg, watcher)
+	if err != nil {
+		return nil, err
+	}
+	d.onStop("file watcher", inBackground(watcher.Run))
+
+	registry, err := schema.NewRegistry(cfg.SchemaDir)
+	if err != nil {
+		return nil, fmt.Errorf("BRIDGE_SCHEMA_DIR: %w", err)
+	}
+	sink, err := d.newSink(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deliverer := durable.New(sink, durable.Config{AckTimeout: cfg.AckTimeout, Seconds: publishSeconds(metrics)})
+	d.onStop("nats sink", deliverer.Close)
+	broker := part{"nats", deliverer.Ready}
+	d.ready.add(broker)
+	metrics.MustRegister(sinkUp(broker))
+
+	public := ingress.NewServer(ingress.New(ingress.Config{
+		Path: cfg.Path, Verifier: verifier, Registry: registry, Deliverer: deliverer, Source: cfg.Source,
+		OnInvalid: ingress.Policy(cfg.OnInvalid), OnUnknown: ingress.Policy(cfg.OnUnknown),
+		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, Left: deliverer.Left,
+		Metrics: ingress.NewMetrics(metrics, registry.Types()), Log: log,
+	}), cfg.AckTimeout, log)
+	if d.publicAddr, err = d.serve("BRIDGE_ADDR", cfg.Addr, public); err != nil {
+		return nil, err
+	}
+	d.onStop("webhooks", func(context.Context) error { return d.drain(public, deliverer.Held) })
+
+	d.phase.set(nil)
+	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Stringer("admin", d.adminAddr).Str("version", version).Msg("receiving webhooks")
+	return d, nil
+}
+
+// serve listens and serves until the server is shut down. setting names the address in an error.
+func (d *daemon) serve(setting, addr string, server *http.Server) (net.Addr, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			d.failed <- fmt.Errorf("%s: %w", setting, err)
+		}
+	}()
+	return listener.Addr(), nil
+}
+
+func (d *daemon) onStop(name string, stop func(context.Context) error) {
+	d.teardown = append(d.teardown, teardown{name, stop})
+}
+
+// stop ends the bridge in the order that loses nothing: not ready, no more requests, requests under way, sinks.
+func (d *daemon) stop() error {
+	d.phase.set(errDraining)
+	d.log.Info().Dur("drain_delay", d.cfg.DrainDelay).Msg("shutting down")
+	time.Sleep(d.cfg.DrainDelay)
+	err := d.tearDown()
+	d.log.Info().Err(err).Msg("stopped")
+	return err
+}
+
+// tearDown takes down what was built, last thing first, and goes on past errors.
+func (d *daemon) tearDown() error {
+	var all error
+	for _, t := range slices.Backward(d.teardown) {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		if err := t.stop(ctx); err != nil {
+			all = errors.Join(all, fmt.Errorf("close %s: %w", t.name, err))
+		}
+		cancel()
+	}
+	return all
+}
+
+// drain stops accepting and lets requests finish, at most for BRIDGE_SHUTDOWN_TIMEOUT. Those that do not are cut and
+// named, in one line.
+func (d *daemon) drain(public *http.Server, held func() []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownTimeout)
+	defer cancel()
+	if public.Shutdown(ctx) == nil {
+		return nil
+	}
+	d.log.Error().Strs("deliveries", held()).Msg(errCut.Error())
+	return errors.Join(errCut, public.Close())
+}
+
+// inBackground runs task until the returned function is called.
+func inBackground(task func(context.Context)) (stop func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { task(ctx) })
+	return func(context.Context) error {
+		cancel()
+		running.Wait()
+		return nil
+	}
+}
+
+// reachable is an address to listen on as a client on this machine dials it.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

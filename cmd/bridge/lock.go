@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// errHeld appears when another process has the data directory.
+var errHeld = errors.New("the data directory is in use")
+
+const lockRetry = 100 * time.Millisecond
+
+// lockDir takes dir, which it creates if need be, for this process alone: two brokers on one store silently lose
+// acknowledged events. It waits until ctx ends for another process to let go; the error is then errHeld and names
+// that process. The kernel lets go of a lock when its process dies, however it dies.
+func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+	}
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			_ = file.Close()
+			return nil, fmt.Errorf("BRIDGE_DATA_DIR: lock %s: %w", file.Name(), err)
+		}
+		select {
+		case <-time.After(lockRetry):
+		case <-ctx.Done():
+			holder, _ := io.ReadAll(io.LimitReader(file, 32))
+			_ = file.Close()
+			return nil, fmt.Errorf("%w: %s is held by process %s; give each bridge a BRIDGE_DATA_DIR of its own (%w)",
+				errHeld, dir, strings.TrimSpace(string(holder)), ctx.Err())
+		}
+	}
+	if err := errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+	}
+	return file.Close, nil
+}
+
+func writeAt(file *os.File, text string) error {
+	_, err := file.WriteAt([]byte(text), 0)
+	return err
+}

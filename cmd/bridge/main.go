@@ -1,0 +1,74 @@
+// Command bridge receives Gemini API webhooks, verifies and validates them, and publishes them as CloudEvents.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // something went wrong while running
+	exitUsage   = 2 // the configuration or the command line is wrong
+)
+
+// shell is what the process has of the outside world. A test has its own.
+type shell struct {
+	environ  []string
+	stdin    io.Reader
+	out, err io.Writer
+	signals  <-chan os.Signal // SIGINT and SIGTERM
+}
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	os.Exit(run(os.Args[1:], shell{os.Environ(), os.Stdin, os.Stdout, os.Stderr, signals}))
+}
+
+const usage = `bridge receives Gemini API webhooks and publishes them as CloudEvents on NATS JetStream.
+
+  bridge demo       see it work: a broker, a bridge and one webhook of every kind, all on this machine
+  bridge serve      run the bridge (the default); settings are environment variables
+  bridge send       sign a sample webhook, or a file, and post it to a bridge
+  bridge tail       print the events that consumers of the broker receive
+  bridge config     print every setting, where it comes from, and every mistake
+  bridge version    print the version
+
+bridge <command> --help tells more.
+`
+
+// run is the whole program: it returns the exit code.
+func run(args []string, sh shell) int {
+	command := "serve"
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "serve":
+		return serveCommand(args, sh)
+	case "demo":
+		return demoCommand(args, sh)
+	case "send":
+		return sendCommand(args, sh)
+	case "tail":
+		return tailCommand(args, sh)
+	case "config":
+		return configCommand(args, sh.environ, sh.out, sh.err)
+	case "version", "--version":
+		fmt.Fprintln(sh.out, "bridge", version)
+		return exitOK
+	case "help", "--help", "-h":
+		fmt.Fprint(sh.out, usage)
+		return exitOK
+	}
+	fmt.Fprintf(sh.err, "bridge: unknown command %q\n\n%s", command, usage)
+	return exitUsage
+}

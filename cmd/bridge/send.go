@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gembridge/bridge/pkg/ingress/verify"
+	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/schemas"
+)
+
+const sendUsage = `Usage: bridge send [--url URL] [--type TYPE | --file FILE] [--id ID] [--secret-file FILE]
+
+Signs a webhook as Gemini does and posts it to a bridge: to try an installation, or to see what becomes of a body.
+Prints the reply. The same --id again is a duplicate.
+
+  --url URL            where to post (http://127.0.0.1:8080/webhooks/gemini)
+  --type TYPE          which sample to send (batch.succeeded); one of
+                       %s
+  --file FILE          send this body instead; - reads standard input
+  --id ID              the webhook-id (a new one)
+  --secret-file FILE   file with the signing secret; else BRIDGE_SIGNING_SECRETS_FILE, else BRIDGE_SIGNING_SECRETS,
+                       of which the first secret is used
+
+Exit code: 0 when the reply is 2xx, 1 when it is not or none came, 2 when the command line is wrong.
+`
+
+const (
+	defaultURL  = "http://127.0.0.1:8080/webhooks/gemini"
+	sendTimeout = 30 * time.Second
+)
+
+func sendCommand(args []string, sh shell) int {
+	f := newFlags("send", fmt.Sprintf(sendUsage, strings.Join(schemas.Types(), " ")))
+	url := f.String("url", defaultURL, "")
+	typ := f.String("type", schemas.Types()[0], "")
+	file := f.String("file", "", "")
+	id := f.String("id", "", "")
+	secretFile := f.String("secret-file", "", "")
+	if code, done := f.parse(args, sh); done {
+		return code
+	}
+	body, err := sendBody(*typ, *file, sh.stdin)
+	if err != nil {
+		fmt.Fprintln(sh.err, "bridge send:", err)
+		return exitUsage
+	}
+	key, err := sendSecret(*secretFile, sh.environ)
+	if err != nil {
+		fmt.Fprintln(sh.err, "bridge send:", err)
+		return exitUsage
+	}
+	if *id == "" {
+		*id = newID()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
+	defer cancel()
+	code, reply, err := post(ctx, *url, key, *id, body)
+	if err != nil {
+		fmt.Fprintln(sh.err, "bridge send:", err)
+		return exitFailure
+	}
+	fmt.Fprintln(sh.out, code, reply)
+	if code < 200 || code > 299 {
+		return exitFailure
+	}
+	return exitOK
+}
+
+func sendBody(typ, file string, stdin io.Reader) ([]byte, error) {
+	switch {
+	case file == "-":
+		return io.ReadAll(stdin)
+	case file != "":
+		return os.ReadFile(file)
+	case !slices.Contains(schemas.Types(), typ):
+		return nil, fmt.Errorf("no sample of type %q; --file sends a body of your own", typ)
+	}
+	return schemas.Example(typ)
+}
+
+func sendSecret(file string, environ []string) (secret.Text, error) {
+	if file == "" {
+		file = lookup(environ, "BRIDGE_SIGNING_SECRETS_FILE")
+	}
+	secrets := verify.SplitSecrets(lookup(environ, "BRIDGE_SIGNING_SECRETS"))
+	if file != "" {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return secret.Text{}, err
+		}
+		secrets = verify.ParseSecrets(content)
+	}
+	if len(secrets) == 0 {
+		return secret.Text{}, errors.New("no signing secret: set BRIDGE_SIGNING_SECRETS, or name a file with --secret-file")
+	}
+	return secrets[0], nil
+}
+
+func lookup(environ []string, name string) string {
+	for _, line := range environ {
+		if value, ok := strings.CutPrefix(line, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// newID is a webhook-id in the form that Gemini's have been seen in.
+func newID() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails: crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("msg_%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// post signs body and posts it as Gemini does. reply is the body of the answer.
+func post(ctx context.Context, url string, key secret.Text, id string, body []byte) (code int, reply string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if err := verify.SetHeaders(request.Header, key, id, time.Now(), body); err != nil {
+		return 0, "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	return response.StatusCode, strings.TrimSpace(string(answer)), err
+}

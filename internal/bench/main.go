@@ -1,0 +1,203 @@
+// Command bench measures the bridge against what bounds it, in one run, and prints the ratios: the road against an
+// empty net/http handler, and the road onto JetStream against bare publishing from as many goroutines. Absolute figures
+// are those of this machine at this moment; the ratios carry over.
+//
+//	go run ./internal/bench [-rounds 3] [-seconds 2]
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// bench is one run.
+type bench struct {
+	rounds  int
+	period  time.Duration
+	dir     string // for stores; removed at the end
+	bridge  string // the program under test, built as users get it
+	started int    // stores handed out
+}
+
+func main() {
+	child := flag.String("child", "", "what to be instead: empty, road, nats or publish (the program starts itself so)")
+	dir := flag.String("dir", "", "of a child's store")
+	url := flag.String("url", "", "of a child's broker; empty is one in the process")
+	callers := flag.Int("callers", 1, "of a child that publishes")
+	rounds := flag.Int("rounds", 3, "per figure; the median counts")
+	seconds := flag.Float64("seconds", 2, "per round")
+	flag.Parse()
+	period := time.Duration(*seconds * float64(time.Second))
+
+	var err error
+	switch *child {
+	case "":
+		err = run(&bench{rounds: *rounds, period: period})
+	case "empty", "road":
+		err = beHandler(*child)
+	case "nats":
+		err = beServer(*dir)
+	case "publish":
+		err = bePublisher(*dir, *url, *callers, period)
+	default:
+		err = fmt.Errorf("no child %q", *child)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(b *bench) (err error) {
+	if b.dir, err = os.MkdirTemp("", "bridge-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	b.bridge = filepath.Join(b.dir, "bridge")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.bridge, "github.com/gembridge/bridge/cmd/bridge")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the bridge: %w", err)
+	}
+	for _, part := range []func() error{b.handlers, b.embedded, b.separate, b.idle} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// store returns a new empty directory.
+func (b *bench) store() string {
+	b.started++
+	return filepath.Join(b.dir, fmt.Sprint("store-", b.started))
+}
+
+// handlers compares the road, with a sink that does nothing, to an empty handler.
+func (b *bench) handlers() error {
+	const conns = 64
+	var empty, road series
+	for range b.rounds {
+		for _, v := range []struct {
+			child string
+			into  *series
+		}{{"empty", &empty}, {"road", &road}} {
+			s, err := b.child("-child", v.child)
+			if err != nil {
+				return err
+			}
+			r, err := b.load(s, s.line, conns)
+			if err != nil {
+				return err
+			}
+			v.into.add(r)
+			s.stop()
+		}
+	}
+	fmt.Printf("## The road with a sink that does nothing, %d connections\n\n", conns)
+	fmt.Println("| | requests/s | p50 ms | p99 ms | CPU µs/request | allocations/request |\n|---|---|---|---|---|---|")
+	empty.print("empty handler: reads the body, answers 202")
+	road.print("the road: verify, validate, normalize, deliver, log")
+	fmt.Printf("\nCPU %.2f×, rate %.2f×, allocations %+.0f\n\n", road.cpu()/empty.cpu(), road.rate()/empty.rate(), road.allocs()-empty.allocs())
+	return nil
+}
+
+// embedded compares the bridge with its own broker to publishing to the same broker within the process.
+func (b *bench) embedded() error {
+	return b.compare("Embedded server, every message fsynced before its ack",
+		func() (env, args []string, stop func(), err error) {
+			return []string{"BRIDGE_DATA_DIR=" + b.store()}, []string{"-dir", b.store()}, func() {}, nil
+		})
+}
+
+// separate compares them on a server of its own, with its default sync.
+func (b *bench) separate() error {
+	return b.compare("Separate server, default sync (every two minutes)",
+		func() (env, args []string, stop func(), err error) {
+			nats, err := b.child("-child", "nats", "-dir", b.store())
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			return []string{"BRIDGE_NATS_URL=" + nats.line}, []string{"-url", nats.line}, nats.stop, nil
+		})
+}
+
+func (b *bench) compare(title string, broker func() (env, args []string, stop func(), err error)) error {
+	fmt.Printf("## %s\n\n", title)
+	fmt.Println("| callers | bare publishes/s | p50 / p99 ms | bridge requests/s | p50 / p99 ms | CPU µs/request | ratio |\n|---|---|---|---|---|---|---|")
+	for _, callers := range []int{1, 64, 256} {
+		var bare, whole series
+		for range b.rounds {
+			if err := b.round(callers, broker, &bare, &whole); err != nil {
+				return err
+			}
+		}
+		fmt.Printf("| %d | %.0f | %.2f / %.1f | %.0f | %.2f / %.1f | %.0f | %.2f× |\n", callers, bare.rate(), bare.p50(), bare.p99(),
+			whole.rate(), whole.p50(), whole.p99(), whole.cpu(), whole.rate()/bare.rate())
+	}
+	fmt.Println()
+	return nil
+}
+
+func (b *bench) round(callers int, broker func() (env, args []string, stop func(), err error), bare, whole *series) error {
+	env, args, stop, err := broker()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	r, err := b.publish(append(args, "-callers", fmt.Sprint(callers))...)
+	if err != nil {
+		return err
+	}
+	bare.add(r)
+	s, err := b.serve(env...)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	if r, err = b.load(s, s.line, callers); err != nil {
+		return err
+	}
+	whole.add(r)
+	return nil
+}
+
+// idle reports what a bridge costs that does nothing.
+func (b *bench) idle() error {
+	info, err := os.Stat(b.bridge)
+	if err != nil {
+		return err
+	}
+	nats, err := b.child("-child", "nats", "-dir", b.store())
+	if err != nil {
+		return err
+	}
+	defer nats.stop()
+	fmt.Printf("## Idle\n\nStripped binary: %.1f MiB\n\n| | start to first 202, ms | idle memory, MiB |\n|---|---|---|\n", float64(info.Size())/(1<<20))
+	for _, v := range []struct {
+		name string
+		env  func() string
+	}{
+		{"embedded broker, empty store", func() string { return "BRIDGE_DATA_DIR=" + b.store() }},
+		{"external broker", func() string { return "BRIDGE_NATS_URL=" + nats.line }},
+	} {
+		var first, memory []float64
+		for range b.rounds {
+			s, err := b.serve(v.env())
+			if err != nil {
+				return err
+			}
+			first = append(first, float64(s.first.Microseconds())/1000)
+			time.Sleep(time.Second)
+			memory = append(memory, s.memory())
+			s.stop()
+		}
+		fmt.Printf("| %s | %.1f | %.1f |\n", v.name, median(first), median(memory))
+	}
+	return nil
+}
