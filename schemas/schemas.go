@@ -33,12 +33,12 @@ const (
 	DeadLetter = "dead-letter.schema.json" // the CloudEvent of a delivery that could not become an event
 )
 
-// The dataschema attributes of what consumers receive. CloudEvents means by it the schema of "data" alone, which is all
-// that a message body holds in binary mode, so they point at that part of the schema; without the fragment they are the
-// schema of the whole event.
+// The dataschema attributes of what consumers receive: the schemas' own URIs. Each describes the whole event; with
+// "#data" behind it, the "data" member alone, which is all that a message body holds in binary mode. The attribute
+// itself may have no fragment (CloudEvents 1.0: an absolute URI, RFC 3986 section 4.3).
 const (
-	EventURI      = BaseURI + Event + "#data"
-	DeadLetterURI = BaseURI + DeadLetter + "#data"
+	EventURI      = BaseURI + Event
+	DeadLetterURI = BaseURI + DeadLetter
 )
 
 // Types returns the event types that have a schema, in the order of Google's catalogue

@@ -44,8 +44,8 @@ func TestTypes(t *testing.T) {
 
 func TestURIs(t *testing.T) {
 	for got, want := range map[string]string{
-		schemas.EventURI:      "https://github.com/gembridge/bridge/schemas/v1/event.schema.json#data",
-		schemas.DeadLetterURI: "https://github.com/gembridge/bridge/schemas/v1/dead-letter.schema.json#data",
+		schemas.EventURI:      "https://github.com/gembridge/bridge/schemas/v1/event.schema.json",
+		schemas.DeadLetterURI: "https://github.com/gembridge/bridge/schemas/v1/dead-letter.schema.json",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
