@@ -87,10 +87,18 @@ func (d *daemon) newSink(ctx context.Context) (*jetstream.Sink, error) {
 func (d *daemon) startEmbedded(ctx context.Context) (*jetstream.Embedded, error) {
 	waiting, cancel := context.WithTimeout(ctx, d.cfg.ShutdownTimeout)
 	defer cancel()
-	unlock, err := lockDir(waiting, d.cfg.DataDir)
+	said := false
+	unlock, err := lockDir(waiting, d.cfg.DataDir, func(held error) {
+		d.phase.set(fmt.Errorf("%w: %w", errStarting, held))
+		if !said {
+			d.log.Warn().Err(held).Msg("waiting for the data directory")
+		}
+		said = true
+	})
 	if err != nil {
 		return nil, err
 	}
+	d.phase.set(errStarting)
 	d.onStop("data directory", func(context.Context) error { return unlock() })
 	token, err := fromFile(d.cfg.NATS.EmbeddedToken, d.cfg.NATS.EmbeddedTokenFile)
 	if err != nil {
@@ -98,7 +106,9 @@ func (d *daemon) startEmbedded(ctx context.Context) (*jetstream.Embedded, error)
 	}
 	embedded, err := jetstream.StartEmbedded(jetstream.EmbeddedConfig{
 		Dir: filepath.Join(d.cfg.DataDir, "nats"), Addr: d.cfg.NATS.EmbeddedAddr, Token: token,
-		Prefix: d.cfg.NATS.SubjectPrefix, Stream: d.cfg.NATS.Stream, Log: d.log,
+		Prefix: d.cfg.NATS.SubjectPrefix, Stream: d.cfg.NATS.Stream,
+		MaxPayload: int32(min(max(1<<20, maxEvent(d.cfg)+16<<10), 64<<20)), // with room for headers, and at most what a server takes
+		Log:        d.log,
 	})
 	if err != nil {
 		return nil, err
