@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,19 +93,21 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 	d.ready.add(broker)
 	metrics.MustRegister(sinkUp(broker))
 
-	public := ingress.NewServer(ingress.New(ingress.Config{
+	var requests atomic.Int64
+	public := ingress.NewServer(counted(&requests, ingress.New(ingress.Config{
 		Path: cfg.Path, Verifier: verifier, Registry: registry, Deliverer: deliverer, Source: cfg.Source,
 		OnInvalid: ingress.Policy(cfg.OnInvalid), OnUnknown: ingress.Policy(cfg.OnUnknown),
 		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, Left: deliverer.Left,
 		Metrics: ingress.NewMetrics(metrics, registry.Types()), Log: log,
-	}), cfg.AckTimeout, log)
+	})), cfg.AckTimeout, log)
 	if d.publicAddr, err = d.serve("BRIDGE_ADDR", cfg.Addr, public); err != nil {
 		return nil, err
 	}
-	d.onStop("webhooks", func(context.Context) error { return d.drain(public, deliverer.Held) })
+	d.onStop("webhooks", func(context.Context) error { return d.drain(public, &requests, deliverer) })
 
 	d.phase.set(nil)
-	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Stringer("admin", d.adminAddr).Str("version", version).Msg("receiving webhooks")
+	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Stringer("admin", d.adminAddr).Str("nats", d.natsURL).
+		Str("version", version).Msg("receiving webhooks")
 	return d, nil
 }
 
@@ -132,7 +135,7 @@ func (d *daemon) stop() error {
 	d.log.Info().Dur("drain_delay", d.cfg.DrainDelay).Msg("shutting down")
 	time.Sleep(d.cfg.DrainDelay)
 	err := d.tearDown()
-	d.log.Info().Err(err).Msg("stopped")
+	d.log.Err(err).Msg("stopped")
 	return err
 }
 
@@ -149,16 +152,29 @@ func (d *daemon) tearDown() error {
 	return all
 }
 
-// drain stops accepting and lets requests finish, at most for BRIDGE_SHUTDOWN_TIMEOUT. Those that do not are cut and
-// named, in one line.
-func (d *daemon) drain(public *http.Server, held func() []string) error {
+// drain stops accepting and lets requests finish, at most for BRIDGE_SHUTDOWN_TIMEOUT. Those that do not are cut, with
+// their publishes, and named in one line: all but those whose body has not arrived, which have no name yet.
+func (d *daemon) drain(public *http.Server, requests *atomic.Int64, deliverer *durable.Deliverer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownTimeout)
 	defer cancel()
 	if public.Shutdown(ctx) == nil {
 		return nil
 	}
-	d.log.Error().Strs("deliveries", held()).Msg(errCut.Error())
-	return errors.Join(errCut, public.Close())
+	left := requests.Load()
+	if left == 0 { // connections on which nothing has been sent
+		return public.Close()
+	}
+	d.log.Error().Int64("requests", left).Strs("deliveries", deliverer.Held()).Msg(errCut.Error())
+	return errors.Join(errCut, public.Close(), deliverer.Close(ctx))
+}
+
+// counted keeps in n how many requests next is handling.
+func counted(n *atomic.Int64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.Add(1)
+		defer n.Add(-1)
+		next.ServeHTTP(w, r)
+	})
 }
 
 // inBackground runs task until the returned function is called.
@@ -171,16 +187,4 @@ func inBackground(task func(context.Context)) (stop func(context.Context) error)
 		running.Wait()
 		return nil
 	}
-}
-
-// reachable is an address to listen on as a client on this machine dials it.
-func reachable(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return addr
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
 }

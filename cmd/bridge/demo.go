@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/gembridge/bridge/pkg/ingress/verify"
@@ -35,7 +37,7 @@ func demoCommand(args []string, sh shell) int {
 	if code, done := f.parse(args, sh); done {
 		return code
 	}
-	stop, _, release := follow(sh.signals)
+	stop, _, release := follow(sh.signals())
 	defer release()
 	if err := demo(stop, *stay, sh); err != nil {
 		fmt.Fprintln(sh.err, "bridge demo:", err)
@@ -136,7 +138,9 @@ func printEvents(ctx context.Context, d *daemon, count int, sh shell) (received 
 	return received, err
 }
 
-// executable is how a shell finds this program: "bridge" if that is it, else its path.
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9/._+-]+$`)
+
+// executable is how a shell finds this program: "bridge" if that is it, else its path, in quotes where it needs them.
 func executable() string {
 	path, err := os.Executable()
 	if err != nil {
@@ -147,5 +151,8 @@ func executable() string {
 			return "bridge"
 		}
 	}
-	return path
+	if plainPath.MatchString(path) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

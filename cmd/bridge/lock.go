@@ -19,9 +19,10 @@ var errHeld = errors.New("the data directory is in use")
 const lockRetry = 100 * time.Millisecond
 
 // lockDir takes dir, which it creates if need be, for this process alone: two brokers on one store silently lose
-// acknowledged events. It waits until ctx ends for another process to let go; the error is then errHeld and names
-// that process. The kernel lets go of a lock when its process dies, however it dies.
-func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
+// acknowledged events. It waits until ctx ends for another process to let go, and tells waiting before every try what
+// for; the error is then the same. It matches errHeld and ctx's, and names the other process. The kernel lets go of a
+// lock when its process dies, however it dies.
+func lockDir(ctx context.Context, dir string, waiting func(held error)) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
 	}
@@ -38,13 +39,13 @@ func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
 			_ = file.Close()
 			return nil, fmt.Errorf("BRIDGE_DATA_DIR: lock %s: %w", file.Name(), err)
 		}
+		held := fmt.Errorf("%w: %s is held by process %s; give each bridge a BRIDGE_DATA_DIR of its own", errHeld, dir, holder(file))
+		waiting(held)
 		select {
 		case <-time.After(lockRetry):
 		case <-ctx.Done():
-			holder, _ := io.ReadAll(io.LimitReader(file, 32))
 			_ = file.Close()
-			return nil, fmt.Errorf("%w: %s is held by process %s; give each bridge a BRIDGE_DATA_DIR of its own (%w)",
-				errHeld, dir, strings.TrimSpace(string(holder)), ctx.Err())
+			return nil, fmt.Errorf("%w (%w)", held, ctx.Err())
 		}
 	}
 	if err := errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n")); err != nil {
@@ -52,6 +53,12 @@ func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
 		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
 	}
 	return file.Close, nil
+}
+
+// holder is what the process that has the lock wrote into it.
+func holder(file *os.File) string {
+	pid, _ := io.ReadAll(io.NewSectionReader(file, 0, 32))
+	return strings.TrimSpace(string(pid))
 }
 
 func writeAt(file *os.File, text string) error {

@@ -24,13 +24,17 @@ type shell struct {
 	environ  []string
 	stdin    io.Reader
 	out, err io.Writer
-	signals  <-chan os.Signal // SIGINT and SIGTERM
+	signals  func() <-chan os.Signal // SIGINT and SIGTERM; they end a command that does not ask for them
 }
 
 func main() {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	os.Exit(run(os.Args[1:], shell{os.Environ(), os.Stdin, os.Stdout, os.Stderr, signals}))
+}
+
+func signals() <-chan os.Signal {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	return c
 }
 
 const usage = `bridge receives Gemini API webhooks and publishes them as CloudEvents on NATS JetStream.
@@ -63,12 +67,24 @@ func run(args []string, sh shell) int {
 	case "config":
 		return configCommand(args, sh.environ, sh.out, sh.err)
 	case "version", "--version":
-		fmt.Fprintln(sh.out, "bridge", version)
-		return exitOK
+		return versionCommand(args, sh)
 	case "help", "--help", "-h":
 		fmt.Fprint(sh.out, usage)
 		return exitOK
 	}
 	fmt.Fprintf(sh.err, "bridge: unknown command %q\n\n%s", command, usage)
 	return exitUsage
+}
+
+const versionUsage = `Usage: bridge version
+
+Prints the version.
+`
+
+func versionCommand(args []string, sh shell) int {
+	if code, done := newFlags("version", versionUsage).parse(args, sh); done {
+		return code
+	}
+	fmt.Fprintln(sh.out, "bridge", version)
+	return exitOK
 }

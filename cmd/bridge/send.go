@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -41,13 +42,17 @@ const (
 
 func sendCommand(args []string, sh shell) int {
 	f := newFlags("send", fmt.Sprintf(sendUsage, strings.Join(schemas.Types(), " ")))
-	url := f.String("url", defaultURL, "")
+	target := f.String("url", defaultURL, "")
 	typ := f.String("type", schemas.Types()[0], "")
 	file := f.String("file", "", "")
 	id := f.String("id", "", "")
 	secretFile := f.String("secret-file", "", "")
 	if code, done := f.parse(args, sh); done {
 		return code
+	}
+	if u, err := url.Parse(*target); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		fmt.Fprintf(sh.err, "bridge send: --url %q is no URL like %s\n", *target, defaultURL)
+		return exitUsage
 	}
 	body, err := sendBody(*typ, *file, sh.stdin)
 	if err != nil {
@@ -64,7 +69,7 @@ func sendCommand(args []string, sh shell) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
-	code, reply, err := post(ctx, *url, key, *id, body)
+	code, reply, err := post(ctx, *target, key, *id, body)
 	if err != nil {
 		fmt.Fprintln(sh.err, "bridge send:", err)
 		return exitFailure
@@ -103,7 +108,8 @@ func sendSecret(file string, environ []string) (secret.Text, error) {
 	if len(secrets) == 0 {
 		return secret.Text{}, errors.New("no signing secret: set BRIDGE_SIGNING_SECRETS, or name a file with --secret-file")
 	}
-	return secrets[0], nil
+	_, err := verify.New(verify.Config{Secrets: secrets[:1]})
+	return secrets[0], err
 }
 
 func lookup(environ []string, name string) string {

@@ -45,14 +45,27 @@ func serveCommand(args []string, sh shell) int {
 	for _, warning := range cfg.warnings() {
 		log.Warn().Msg(warning)
 	}
-	stop, again, release := follow(sh.signals)
+	stop, again, release := follow(sh.signals())
 	defer release()
+	code := make(chan int, 1)
+	go func() { code <- serve(stop, cfg, log) }()
+	select {
+	case code := <-code:
+		return code
+	case <-again:
+		log.Error().Msg("second signal: ended without waiting")
+		return exitFailure
+	}
+}
 
+// serve runs the bridge until stop ends.
+func serve(stop context.Context, cfg *Config, log zerolog.Logger) (code int) {
 	d, err := start(stop, cfg, log)
-	if err != nil {
-		if errors.Is(err, context.Canceled) {
-			return exitOK
-		}
+	switch {
+	case errors.Is(err, context.Canceled):
+		log.Info().Msg("stopped before it had started")
+		return exitOK
+	case err != nil:
 		log.Error().Err(err).Msg("not started")
 		return exitFailure
 	}
@@ -61,15 +74,7 @@ func serveCommand(args []string, sh shell) int {
 	case err = <-d.failed:
 		log.Error().Err(err).Msg("a listener failed")
 	}
-	stopped := make(chan error, 1)
-	go func() { stopped <- errors.Join(err, d.stop()) }()
-	select {
-	case err = <-stopped:
-	case <-again:
-		log.Error().Msg("second signal: ended without waiting")
-		return exitFailure
-	}
-	if err != nil {
+	if err = errors.Join(err, d.stop()); err != nil {
 		return exitFailure
 	}
 	return exitOK

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
@@ -21,6 +22,7 @@ and its credentials, or the server embedded in a bridge that runs on this machin
   --dead             dead letters instead of events
   -n COUNT           stop after so many
 
+A record that is no event is named on standard error, and passed over.
 Exit code: 0 when stopped or done, 1 when the broker cannot be read, 2 when settings or the command line are wrong.
 `
 
@@ -33,6 +35,9 @@ func tailCommand(args []string, sh shell) int {
 		return code
 	}
 	start, err := parseFrom(*from, time.Now())
+	if *count < 0 {
+		err = fmt.Errorf("-n %d is no number of events", *count)
+	}
 	if err != nil {
 		fmt.Fprintln(sh.err, "bridge tail:", err)
 		return exitUsage
@@ -49,13 +54,14 @@ func tailCommand(args []string, sh shell) int {
 	}
 	defer reader.Close()
 
-	stop, _, release := follow(sh.signals)
+	stop, _, release := follow(sh.signals())
 	defer release()
 	left := *count
 	err = reader.Read(stop, start, func(record jetstream.Record) error {
 		event, err := record.Event()
-		if err != nil {
-			return err
+		if err != nil { // somebody else's
+			fmt.Fprintf(sh.err, "bridge tail: %s, record %d: %v\n", record.Subject, record.Sequence, err)
+			return nil //nolint:nilerr // the next one may be an event
 		}
 		if _, err := fmt.Fprintf(sh.out, "%s\n", event); err != nil {
 			return err
@@ -90,6 +96,18 @@ func newReader(cfg *Config, dead bool) (*jetstream.Reader, error) {
 		stream += "_DEAD"
 	}
 	return jetstream.NewReader(jetstream.ReaderConfig{Conn: nats, Stream: stream})
+}
+
+// reachable is an address to listen on as a client on this machine dials it.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // errEnough ends a Read whose reader has seen as many events as it wanted.

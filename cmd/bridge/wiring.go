@@ -16,6 +16,9 @@ import (
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 )
 
+// secretsFile is the setting whose file is watched.
+const secretsFile = "BRIDGE_SIGNING_SECRETS_FILE"
+
 // newVerifier takes the secrets from the environment, or from their file as long as the bridge runs.
 func newVerifier(cfg *Config, watcher *files.Watcher) (*verify.Verifier, error) {
 	if cfg.SigningSecretsFile == "" {
@@ -34,10 +37,8 @@ func newVerifier(cfg *Config, watcher *files.Watcher) (*verify.Verifier, error) 
 		verifier, err = verify.New(verify.Config{Secrets: secrets})
 		return err
 	}
-	if err := watcher.Watch("BRIDGE_SIGNING_SECRETS_FILE", []string{cfg.SigningSecretsFile}, apply); err != nil {
-		return nil, fmt.Errorf("BRIDGE_SIGNING_SECRETS_FILE: %w", err)
-	}
-	return verifier, nil
+	err := watcher.Watch(secretsFile, []string{cfg.SigningSecretsFile}, apply)
+	return verifier, err // it begins with the setting's name
 }
 
 // natsConn is where the settings say that NATS is; with an empty URL it is the embedded server.
@@ -166,6 +167,7 @@ func reloadFailures(metrics prometheus.Registerer) func(name string) {
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bridge_file_reload_failures_total", Help: "Changed files whose new content could not be used, by setting.",
 	}, []string{"file"})
+	failures.WithLabelValues(secretsFile) // at zero, for alerts need a series that was there before
 	metrics.MustRegister(failures)
 	return func(name string) { failures.WithLabelValues(name).Inc() }
 }

@@ -4,6 +4,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -116,10 +117,14 @@ func (h *Handler) road(r *http.Request, p *passage) (schema.Result, error) {
 		return 0, err
 	}
 	result, err := h.cfg.Deliverer.Deliver(r.Context(), event)
+	if err != nil {
+		// Its text alone: nothing that it wraps may pass for a fault of the request.
+		return 0, errors.New("not delivered: " + err.Error())
+	}
 	if result == schema.DeadLettered && !event.Dead {
 		p.reason = schema.ReasonRefused
 	}
-	return result, err
+	return result, nil
 }
 
 // event validates and normalizes a verified body. What is no event becomes a dead letter, or an error by policy.
@@ -129,7 +134,7 @@ func (h *Handler) event(r *http.Request, p *passage, body []byte) (*schema.Event
 		TraceParent: traceParent(r.Header), Header: r.Header,
 	}
 	doc, err := h.cfg.Registry.Validate(body)
-	if invalid, ok := err.(*schema.InvalidError); ok {
+	if invalid, ok := errors.AsType[*schema.InvalidError](err); ok {
 		p.typ = invalid.Type
 		if h.cfg.OnInvalid == Reject {
 			return nil, invalid

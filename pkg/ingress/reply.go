@@ -70,6 +70,8 @@ func (r reply) write(w http.ResponseWriter, id string) {
 	switch r.code {
 	case http.StatusMethodNotAllowed:
 		header.Set("Allow", http.MethodPost)
+	case http.StatusRequestEntityTooLarge:
+		header.Set("Connection", "close") // net/http would wait for the rest of the body before it replies
 	case http.StatusServiceUnavailable:
 		header.Set("Retry-After", retryAfter)
 	}

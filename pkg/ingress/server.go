@@ -28,6 +28,8 @@ func NewServer(handler http.Handler, ackTimeout time.Duration, logger zerolog.Lo
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          log.New(serverLog{logger}, "", 0),
+
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is another path like any other
 	}
 }
 

@@ -1,0 +1,121 @@
+package jetstream_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/gembridge/bridge/pkg/sinks/jetstream"
+	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
+)
+
+func TestConformance(t *testing.T) {
+	for name, mode := range map[string]jetstream.Mode{"structured": jetstream.Structured, "binary": jetstream.Binary} {
+		t.Run(name, func(t *testing.T) {
+			sinkstest.Run(t, sinkstest.Features{Count: 2000, TooLarge: 2 << 20, Restart: true}, func(t *testing.T) sinkstest.Harness {
+				b := startBroker(t, nil)
+				s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url()}, ContentMode: mode})
+				return sinkstest.Harness{
+					Sink: s, Stop: b.stop, Start: b.start,
+					Stored: func(t *testing.T) []sinkstest.Record { return stored(t, b) },
+				}
+			})
+		})
+	}
+}
+
+// TestConformanceEmbedded reads back as a stranger, who may only consume.
+func TestConformanceEmbedded(t *testing.T) {
+	sinkstest.Run(t, sinkstest.Features{Count: 500, TooLarge: 2 << 20}, func(t *testing.T) sinkstest.Harness {
+		e, err := jetstream.StartEmbedded(jetstream.EmbeddedConfig{
+			Dir: filepath.Join(t.TempDir(), "nats"), Addr: "127.0.0.1:0", Prefix: jetstream.DefaultPrefix, Stream: jetstream.DefaultStream, Log: zerolog.Nop(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := e.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{ConnOptions: e.ConnOptions()}, Health: e.Healthy})
+		return sinkstest.Harness{
+			Sink: s, Stored: func(t *testing.T) []sinkstest.Record { return storedAt(t, e.ClientURL()) },
+		}
+	})
+}
+
+// stored returns what both streams hold.
+func stored(t *testing.T, b *broker) []sinkstest.Record {
+	t.Helper()
+	return storedAt(t, b.url())
+}
+
+func storedAt(t *testing.T, url string) []sinkstest.Record {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []sinkstest.Record
+	for _, stream := range []string{"GEMINI", "GEMINI_DEAD"} {
+		for _, r := range readAll(t, js, jetstream.Conn{URL: url}, stream) {
+			event, err := r.Event()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, sinkstest.Record{Dead: stream == "GEMINI_DEAD", ID: r.Header["Nats-Msg-Id"][0], Event: event})
+		}
+	}
+	return all
+}
+
+var errEnough = errors.New("enough")
+
+// readAll returns what the stream holds now.
+func readAll(t *testing.T, js natsjs.JetStream, conn jetstream.Conn, stream string) []jetstream.Record {
+	t.Helper()
+	info, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := info.CachedInfo().State.Msgs
+	if n == 0 {
+		return nil
+	}
+	return readN(t, conn, stream, jetstream.FromStart(), int(n))
+}
+
+func readN(t *testing.T, conn jetstream.Conn, stream string, from jetstream.From, n int) []jetstream.Record {
+	t.Helper()
+	r, err := jetstream.NewReader(jetstream.ReaderConfig{Conn: conn, Stream: stream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var records []jetstream.Record
+	err = r.Read(ctx, from, func(r jetstream.Record) error {
+		records = append(records, r)
+		if len(records) == n {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) {
+		t.Fatalf("%d of %d records of %s: %v", len(records), n, stream, err)
+	}
+	return records
+}
