@@ -33,14 +33,18 @@ func NewServer(handler http.Handler, ackTimeout time.Duration, logger zerolog.Lo
 	}
 }
 
-// serverLog takes what net/http has to say: handshakes and clients that break off are everyday, panics are not.
+// serverLog takes what net/http has to say: clients that break off are everyday, panics and a lack of file descriptors
+// are not.
 type serverLog struct{ logger zerolog.Logger }
 
 func (l serverLog) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	level := zerolog.DebugLevel
-	if strings.HasPrefix(text, "http: panic") {
+	switch {
+	case strings.HasPrefix(text, "http: panic"):
 		level = zerolog.ErrorLevel
+	case strings.HasPrefix(text, "http: Accept error"):
+		level = zerolog.WarnLevel
 	}
 	l.logger.WithLevel(level).Msg(text)
 	return len(line), nil

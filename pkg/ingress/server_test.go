@@ -113,3 +113,13 @@ func TestLogLevel(t *testing.T) {
 		}
 	}
 }
+
+// Without a clock of its own a handler has the machine's.
+func TestDefaultClock(t *testing.T) {
+	r := newRig(t, func(c *ingress.Config) { c.Now = nil })
+	before := time.Now()
+	r.do(t, draft{body: known}).want(t, 202, accepted("published", "msg_1"))
+	if got := r.one(t).Received; got.Before(before) || got.After(time.Now()) {
+		t.Errorf("received at %v, want now", got)
+	}
+}
