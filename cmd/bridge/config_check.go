@@ -42,15 +42,12 @@ func (c *Config) signingMistakes() mistakes {
 	case c.SigningSecretsFile != "" && len(secrets) > 0:
 		return nil // which check has said
 	case c.SigningSecretsFile != "":
-		info, err := os.Stat(c.SigningSecretsFile)
-		if err != nil || !info.Mode().IsRegular() {
+		variable = "BRIDGE_SIGNING_SECRETS_FILE"
+		content, ok := regularFile(c.SigningSecretsFile)
+		if !ok {
 			return nil // and that
 		}
-		content, err := os.ReadFile(c.SigningSecretsFile)
-		if err != nil {
-			return nil
-		}
-		variable, secrets = "BRIDGE_SIGNING_SECRETS_FILE", verify.ParseSecrets(content)
+		secrets = verify.ParseSecrets(content)
 	case len(secrets) == 0:
 		return mistakes{{variable, noSigningSecret}}
 	}
@@ -61,6 +58,16 @@ func (c *Config) signingMistakes() mistakes {
 		}
 	}
 	return found
+}
+
+// regularFile is the content of a file that can be read without waiting for anybody.
+func regularFile(path string) (content []byte, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, false
+	}
+	content, err = os.ReadFile(path)
+	return content, err == nil
 }
 
 // checker collects what is wrong with values that could be parsed.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +18,7 @@ import (
 func second(t *testing.T, environ []string, more ...string) (all []string, public, admin string) {
 	t.Helper()
 	public, admin = freeAddr(t), freeAddr(t)
-	return append(append(environ[:len(environ):len(environ)], "BRIDGE_ADDR="+public, "BRIDGE_ADMIN_ADDR="+admin), more...), public, admin
+	return append(append(slices.Clip(environ), "BRIDGE_ADDR="+public, "BRIDGE_ADMIN_ADDR="+admin), more...), public, admin
 }
 
 func pidOf(t *testing.T, environ []string) string {

@@ -74,11 +74,13 @@ func TestWrongCredentials(t *testing.T) {
 	}{
 		{
 			"password", func(o *server.Options) { o.Username, o.Password = "bridge", "another" },
-			[]string{"BRIDGE_NATS_USER=bridge", "BRIDGE_NATS_PASSWORD=" + natsPassword}, []string{"BRIDGE_NATS_PASSWORD"},
+			[]string{"BRIDGE_NATS_USER=bridge", "BRIDGE_NATS_PASSWORD=" + natsPassword},
+			[]string{"BRIDGE_NATS_PASSWORD"},
 		},
 		{
 			"token", func(o *server.Options) { o.Authorization = "another" },
-			[]string{"BRIDGE_NATS_TOKEN=" + natsToken}, []string{"BRIDGE_NATS_TOKEN"},
+			[]string{"BRIDGE_NATS_TOKEN=" + natsToken},
+			[]string{"BRIDGE_NATS_TOKEN"},
 		},
 		{"none", func(o *server.Options) { o.Authorization = "another" }, nil, []string{"BRIDGE_NATS_TOKEN", "BRIDGE_NATS_CREDS"}},
 	} {

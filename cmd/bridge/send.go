@@ -143,7 +143,7 @@ func post(ctx context.Context, url string, key secret.Text, id string, body []by
 	if err != nil {
 		return 0, "", err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	return response.StatusCode, strings.TrimSpace(string(answer)), err
 }

@@ -62,8 +62,8 @@ var newJudge = sync.OnceValue(func() judge {
 		}
 	}
 	return judge{
-		compiler.MustCompile(schemas.BaseURI + schemas.Event), compiler.MustCompile(schemas.EventURI+"#data"),
-		compiler.MustCompile(schemas.BaseURI + schemas.DeadLetter), compiler.MustCompile(schemas.DeadLetterURI+"#data"),
+		compiler.MustCompile(schemas.BaseURI + schemas.Event), compiler.MustCompile(schemas.EventURI + "#data"),
+		compiler.MustCompile(schemas.BaseURI + schemas.DeadLetter), compiler.MustCompile(schemas.DeadLetterURI + "#data"),
 	}
 })
 

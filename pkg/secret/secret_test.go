@@ -34,7 +34,7 @@ func TestNeverPrinted(t *testing.T) {
 		"%v":    fmt.Sprintf("%v %v", s, holder),
 		"%+v":   fmt.Sprintf("%+v %+v", s, holder),
 		"%#v":   fmt.Sprintf("%#v", s) + fmt.Sprintf("%#v", holder.List),
-		"%s":    fmt.Sprintf("%s", s),
+		"%s":    fmt.Sprintf("%s", []secret.Text{s}),
 		"%q":    fmt.Sprintf("%q", s),
 		"%x":    fmt.Sprintf("%x", s),
 		"error": fmt.Errorf("with %v: %w", s, errors.New("x")).Error(),

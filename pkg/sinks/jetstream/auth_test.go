@@ -99,8 +99,7 @@ func TestCredentials(t *testing.T) {
 			conn = jetstream.Conn{URL: b.url()}
 			c.bad(&conn)
 			s, l = openSink(t, jetstream.Config{Conn: conn})
-			err := eventuallyDown(t, s, "refuses the credentials", c.setting)
-			mustNotTell(t, err.Error())
+			mustNotTell(t, eventuallyDown(t, s, "refuses the credentials", c.setting))
 			// Once it has been away for a while a publish says the same at once.
 			eventually(t, "known to be away", func() error {
 				_, err := s.Publish(ctxOf(t, 100*time.Millisecond), sinkstest.Event(1))

@@ -40,7 +40,7 @@ func TestConformanceEmbedded(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if err := e.Close(context.Background()); err != nil {
+			if err := e.Close(context.WithoutCancel(t.Context())); err != nil {
 				t.Error(err)
 			}
 		})

@@ -41,8 +41,11 @@ func TestMistakes(t *testing.T) {
 		{"malformed second", jetstream.Config{Conn: jetstream.Conn{URL: url + ",nats://joe:hush@h:port"}}, []string{"BRIDGE_NATS_URL: number 2"}},
 		{"scheme", jetstream.Config{Conn: jetstream.Conn{URL: "http://h"}}, []string{"scheme other than nats, tls, ws and wss"}},
 		{"mixed", jetstream.Config{Conn: jetstream.Conn{URL: "nats://h,wss://h"}}, []string{"cannot be mixed"}},
-		{"two credentials", jetstream.Config{Conn: jetstream.Conn{URL: url, Token: secret.New("hush"), User: "joe"}},
-			[]string{"BRIDGE_NATS_TOKEN, BRIDGE_NATS_USER: only one"}},
+		{
+			"two credentials",
+			jetstream.Config{Conn: jetstream.Conn{URL: url, Token: secret.New("hush"), User: "joe"}},
+			[]string{"BRIDGE_NATS_TOKEN, BRIDGE_NATS_USER: only one"},
+		},
 		{"password alone", jetstream.Config{Conn: jetstream.Conn{URL: url, Password: secret.New("hush")}}, []string{"BRIDGE_NATS_PASSWORD needs BRIDGE_NATS_USER"}},
 		{"no creds", jetstream.Config{Conn: jetstream.Conn{URL: url, Creds: dir + "/none"}}, []string{"BRIDGE_NATS_CREDS", dir + "/none"}},
 		{"bad creds", jetstream.Config{Conn: jetstream.Conn{URL: url, Creds: rubbish}}, []string{"BRIDGE_NATS_CREDS", rubbish}},
@@ -251,7 +254,7 @@ func TestCloseWhileDialling(t *testing.T) {
 	c := <-accepted
 	defer c.Close()
 	closed := make(chan error, 1)
-	go func() { closed <- s.Close(context.Background()) }()
+	go func() { closed <- s.Close(context.WithoutCancel(t.Context())) }()
 	// The end of the connection, not the handshake's time-out, ends the dial.
 	if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 		t.Fatal(err)

@@ -211,7 +211,7 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lifeConn{c, context.AfterFunc(d.life, func() { c.Close() })}, nil
+	return &lifeConn{c, context.AfterFunc(d.life, func() { _ = c.Close() })}, nil
 }
 
 // lifeConn ends with the sink's life.

@@ -90,8 +90,10 @@ func TestSparseEvent(t *testing.T) {
 	b := startBroker(t, nil)
 	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url()}, ContentMode: jetstream.Binary})
 	eventuallyReady(t, s)
-	e := &schema.Event{ID: "jwt_1", Source: "s", Type: "t", PartitionKey: "jwt_1", Name: "ping", Data: []byte(`1`),
-		Structured: []byte(`{"specversion":"1.0","id":"jwt_1","source":"s","type":"t","datacontenttype":"application/json","partitionkey":"jwt_1","data":1}`)}
+	e := &schema.Event{
+		ID: "jwt_1", Source: "s", Type: "t", PartitionKey: "jwt_1", Name: "ping", Data: []byte(`1`),
+		Structured: []byte(`{"specversion":"1.0","id":"jwt_1","source":"s","type":"t","datacontenttype":"application/json","partitionkey":"jwt_1","data":1}`),
+	}
 	if _, err := s.Publish(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
@@ -195,8 +197,11 @@ func mustBeEvent(t *testing.T, got event.Event, want *schema.Event) {
 		t.Errorf("CloudEvents SDK: %v", err)
 	}
 	for _, c := range []struct{ name, got, want string }{
-		{"id", got.ID(), want.ID}, {"source", got.Source(), want.Source}, {"type", got.Type(), want.Type},
-		{"subject", got.Subject(), want.Subject}, {"dataschema", got.DataSchema(), want.DataSchema},
+		{"id", got.ID(), want.ID},
+		{"source", got.Source(), want.Source},
+		{"type", got.Type(), want.Type},
+		{"subject", got.Subject(), want.Subject},
+		{"dataschema", got.DataSchema(), want.DataSchema},
 		{"datacontenttype", got.DataContentType(), "application/json"},
 		{"partitionkey", got.Extensions()["partitionkey"].(string), want.PartitionKey},
 		{"data", string(got.Data()), string(want.Data)},

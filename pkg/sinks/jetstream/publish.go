@@ -117,6 +117,9 @@ func (p *publication) run(ctx context.Context) (sinks.Ack, error) {
 				return ack, err
 			}
 			p.last = err
+			if p.sent == 1 {
+				continue // a stream that was missing is there by now
+			}
 			timer.Reset(pause)
 			select {
 			case <-timer.C:

@@ -117,7 +117,7 @@ func openSink(t *testing.T, cfg jetstream.Config) (*jetstream.Sink, *logs) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(context.Background()); err != nil {
+		if err := s.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
@@ -170,7 +170,7 @@ func eventuallyReady(t *testing.T, s *jetstream.Sink) {
 }
 
 // eventuallyDown waits for an error of Ready that holds all the words.
-func eventuallyDown(t *testing.T, s *jetstream.Sink, words ...string) error {
+func eventuallyDown(t *testing.T, s *jetstream.Sink, words ...string) (text string) {
 	t.Helper()
 	var last error
 	eventually(t, "down because of "+strings.Join(words, ", "), func() error {
@@ -185,7 +185,7 @@ func eventuallyDown(t *testing.T, s *jetstream.Sink, words ...string) error {
 		}
 		return nil
 	})
-	return last
+	return last.Error()
 }
 
 func ctxOf(t *testing.T, timeout time.Duration) context.Context {

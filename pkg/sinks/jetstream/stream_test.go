@@ -81,45 +81,77 @@ func TestMismatch(t *testing.T) {
 		{name: "wider and longer", change: func(c *natsjs.StreamConfig) {
 			c.Subjects, c.MaxAge, c.Duplicates, c.MaxMsgs = []string{"gemini.>", "orders.*"}, 0, 200*time.Hour, 10
 		}},
-		{name: "window", change: func(c *natsjs.StreamConfig) { c.Duplicates = 2 * time.Minute },
-			want: []string{"stream GEMINI remembers ids for 2m, less than BRIDGE_DEDUP_WINDOW: nats stream edit GEMINI --dupe-window=25h"}},
-		{name: "age", change: func(c *natsjs.StreamConfig) { c.MaxAge, c.Duplicates = 90*time.Minute, time.Minute },
+		{
+			name: "window", change: func(c *natsjs.StreamConfig) { c.Duplicates = 2 * time.Minute },
+			want: []string{"stream GEMINI remembers ids for 2m, less than BRIDGE_DEDUP_WINDOW: nats stream edit GEMINI --dupe-window=25h"},
+		},
+		{
+			name: "age", change: func(c *natsjs.StreamConfig) { c.MaxAge, c.Duplicates = 90*time.Minute, time.Minute },
 			want: []string{
 				"stream GEMINI keeps messages for 1h30m, less than BRIDGE_DEDUP_WINDOW: nats stream edit GEMINI --max-age=168h",
 				"stream GEMINI remembers ids for 1m, less than BRIDGE_DEDUP_WINDOW: nats stream edit GEMINI --dupe-window=25h",
-			}},
-		{name: "max_msgs", change: func(c *natsjs.StreamConfig) { c.MaxMsgs, c.Discard = 10, natsjs.DiscardOld },
-			want: []string{"stream GEMINI silently discards old messages when it is full: nats stream edit GEMINI --discard=new"}},
-		{name: "max_bytes", change: func(c *natsjs.StreamConfig) { c.MaxBytes, c.Discard = 1<<20, natsjs.DiscardOld },
-			want: []string{"stream GEMINI silently discards old messages when it is full: nats stream edit GEMINI --discard=new"}},
+			},
+		},
+		{
+			name: "max_msgs", change: func(c *natsjs.StreamConfig) { c.MaxMsgs, c.Discard = 10, natsjs.DiscardOld },
+			want: []string{"stream GEMINI silently discards old messages when it is full: nats stream edit GEMINI --discard=new"},
+		},
+		{
+			name: "max_bytes", change: func(c *natsjs.StreamConfig) { c.MaxBytes, c.Discard = 1<<20, natsjs.DiscardOld },
+			want: []string{"stream GEMINI silently discards old messages when it is full: nats stream edit GEMINI --discard=new"},
+		},
 		{name: "discard old without limit", change: func(c *natsjs.StreamConfig) { c.Discard = natsjs.DiscardOld }},
-		{name: "max_msgs_per_subject", change: func(c *natsjs.StreamConfig) { c.MaxMsgsPerSubject = 5 },
-			want: []string{"stream GEMINI silently discards all but the last 5 messages of a subject: nats stream edit GEMINI --max-msgs-per-subject=-1"}},
+		{
+			name: "max_msgs_per_subject", change: func(c *natsjs.StreamConfig) { c.MaxMsgsPerSubject = 5 },
+			want: []string{"stream GEMINI silently discards all but the last 5 messages of a subject: nats stream edit GEMINI --max-msgs-per-subject=-1"},
+		},
 		{name: "max_msgs_per_subject, new ones refused", change: func(c *natsjs.StreamConfig) { c.MaxMsgsPerSubject, c.DiscardNewPerSubject = 5, true }},
-		{name: "max_msg_size", change: func(c *natsjs.StreamConfig) { c.MaxMsgSize = 1000 },
-			want: []string{"stream GEMINI takes messages of up to 1000 bytes, an event may have 819200: nats stream edit GEMINI --max-msg-size=-1, or lower BRIDGE_MAX_BODY"}},
-		{name: "interest", change: func(c *natsjs.StreamConfig) { c.Retention = natsjs.InterestPolicy },
-			want: []string{"stream GEMINI forgets ids with the messages that were consumed (interest retention): nats stream edit GEMINI --retention=limits"}},
-		{name: "work queue", change: func(c *natsjs.StreamConfig) { c.Retention = natsjs.WorkQueuePolicy },
-			want: []string{"stream GEMINI forgets ids with the messages that were consumed (work queue retention)" + anew}},
-		{name: "memory", change: func(c *natsjs.StreamConfig) { c.Storage = natsjs.MemoryStorage },
-			want: []string{"stream GEMINI keeps messages in memory only" + anew}},
-		{name: "async", change: func(c *natsjs.StreamConfig) { c.PersistMode = natsjs.AsyncPersistMode },
-			want: []string{"stream GEMINI acknowledges messages before they are written (persist mode async)" + anew}},
-		{name: "part of the subjects", change: func(c *natsjs.StreamConfig) { c.Subjects = []string{"gemini.batch.*", "orders.*"} },
-			want: []string{"stream GEMINI does not take all of gemini.>: nats stream edit GEMINI --subjects='orders.*,gemini.>'"}},
-		{name: "other subjects", change: func(c *natsjs.StreamConfig) { c.Subjects = []string{"orders.>"} }, impossible: true,
-			want: []string{"stream GEMINI does not take all of gemini.>: nats stream edit GEMINI --subjects='orders.>,gemini.>'"}},
-		{name: "no acks", change: func(c *natsjs.StreamConfig) { c.NoAck = true }, impossible: true,
-			want: []string{"stream GEMINI does not acknowledge messages: nats stream edit GEMINI --ack"}},
-		{name: "sealed", change: func(c *natsjs.StreamConfig) {}, seal: true, impossible: true,
-			want: []string{"stream GEMINI is sealed and takes no messages" + anew}},
-		{name: "counter", change: func(c *natsjs.StreamConfig) { c.AllowMsgCounter, c.Discard = true, natsjs.DiscardOld }, impossible: true,
-			want: []string{"stream GEMINI is a counter and takes no events" + anew}},
-		{name: "mirror", change: func(c *natsjs.StreamConfig) {
-			*c = natsjs.StreamConfig{Name: "GEMINI", Mirror: &natsjs.StreamSource{Name: "ELSE"}, MaxAge: 168 * time.Hour, Discard: natsjs.DiscardNew}
-		}, impossible: true,
-			want: []string{"stream GEMINI mirrors another and takes no messages: nats stream edit GEMINI --no-mirror --subjects='gemini.>'"}},
+		{
+			name: "max_msg_size", change: func(c *natsjs.StreamConfig) { c.MaxMsgSize = 1000 },
+			want: []string{"stream GEMINI takes messages of up to 1000 bytes, an event may have 819200: nats stream edit GEMINI --max-msg-size=-1, or lower BRIDGE_MAX_BODY"},
+		},
+		{
+			name: "interest", change: func(c *natsjs.StreamConfig) { c.Retention = natsjs.InterestPolicy },
+			want: []string{"stream GEMINI forgets ids with the messages that were consumed (interest retention): nats stream edit GEMINI --retention=limits"},
+		},
+		{
+			name: "work queue", change: func(c *natsjs.StreamConfig) { c.Retention = natsjs.WorkQueuePolicy },
+			want: []string{"stream GEMINI forgets ids with the messages that were consumed (work queue retention)" + anew},
+		},
+		{
+			name: "memory", change: func(c *natsjs.StreamConfig) { c.Storage = natsjs.MemoryStorage },
+			want: []string{"stream GEMINI keeps messages in memory only" + anew},
+		},
+		{
+			name: "async", change: func(c *natsjs.StreamConfig) { c.PersistMode = natsjs.AsyncPersistMode },
+			want: []string{"stream GEMINI acknowledges messages before they are written (persist mode async)" + anew},
+		},
+		{
+			name: "part of the subjects", change: func(c *natsjs.StreamConfig) { c.Subjects = []string{"gemini.batch.*", "orders.*"} },
+			want: []string{"stream GEMINI does not take all of gemini.>: nats stream edit GEMINI --subjects='orders.*,gemini.>'"},
+		},
+		{
+			name: "other subjects", change: func(c *natsjs.StreamConfig) { c.Subjects = []string{"orders.>"} }, impossible: true,
+			want: []string{"stream GEMINI does not take all of gemini.>: nats stream edit GEMINI --subjects='orders.>,gemini.>'"},
+		},
+		{
+			name: "no acks", change: func(c *natsjs.StreamConfig) { c.NoAck = true }, impossible: true,
+			want: []string{"stream GEMINI does not acknowledge messages: nats stream edit GEMINI --ack"},
+		},
+		{
+			name: "sealed", change: func(c *natsjs.StreamConfig) {}, seal: true, impossible: true,
+			want: []string{"stream GEMINI is sealed and takes no messages" + anew},
+		},
+		{
+			name: "counter", change: func(c *natsjs.StreamConfig) { c.AllowMsgCounter, c.Discard = true, natsjs.DiscardOld }, impossible: true,
+			want: []string{"stream GEMINI is a counter and takes no events" + anew},
+		},
+		{
+			name: "mirror", change: func(c *natsjs.StreamConfig) {
+				*c = natsjs.StreamConfig{Name: "GEMINI", Mirror: &natsjs.StreamSource{Name: "ELSE"}, MaxAge: 168 * time.Hour, Discard: natsjs.DiscardNew}
+			}, impossible: true,
+			want: []string{"stream GEMINI mirrors another and takes no messages: nats stream edit GEMINI --no-mirror --subjects='gemini.>'"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := startBroker(t, nil)
@@ -224,7 +256,7 @@ func edit(t *testing.T, js natsjs.JetStream, warning string) {
 	}
 	c := stream.CachedInfo().Config
 	c.NoAck = false // --ack is the command's default
-	for _, flag := range strings.Fields(m[2]) {
+	for flag := range strings.FieldsSeq(m[2]) {
 		name, value, _ := strings.Cut(flag, "=")
 		value = strings.Trim(value, "'")
 		switch name {
