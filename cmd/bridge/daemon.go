@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"net"
 	"net/http"
 	"slices"
@@ -64,7 +65,7 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 	d.phase.set(errStarting)
 	d.ready.add(part{"bridge", d.phase.ready})
 	admin := &http.Server{
-		Handler:           newAdmin(metrics, &d.ready),
+		Handler: newAdmin(metrics, &d.ready), ErrorLog: stdlog.New(log, "", 0),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 	}
 	if d.adminAddr, err = d.serve("BRIDGE_ADMIN_ADDR", cfg.AdminAddr, admin); err != nil {
@@ -158,7 +159,7 @@ func (d *daemon) drain(public *http.Server, requests *atomic.Int64, deliverer *d
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownTimeout)
 	defer cancel()
 	if public.Shutdown(ctx) == nil {
-		return nil
+		return deliverer.Close(ctx) // which waits for publishes whose sender has left
 	}
 	left := requests.Load()
 	if left == 0 { // connections on which nothing has been sent

@@ -55,7 +55,7 @@ func TestMetrics(t *testing.T) {
 	}
 	secrets := writeFile(t, signingSecret+"\n"+oldSecret+"\n")
 	b := launch(t, byFile(secrets, remote(broker.url(),
-		"BRIDGE_ON_UNKNOWN=dead-letter", "BRIDGE_MAX_BODY=16KiB", "BRIDGE_ACK_TIMEOUT=1s"))).up(t)
+		"BRIDGE_ON_UNKNOWN=dead-letter", "BRIDGE_MAX_BODY=16KiB"))).up(t)
 	b.becomes(t, http.StatusOK)
 	documented(t, b.metrics(t), "before the first delivery")
 

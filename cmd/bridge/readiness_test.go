@@ -26,7 +26,7 @@ func TestBrokerAway(t *testing.T) {
 	url := broker.url()
 	broker.stop()
 
-	b := launch(t, remote(url, "BRIDGE_ACK_TIMEOUT=500ms")).up(t)
+	b := launch(t, remote(url)).up(t)
 	down := b.becomes(t, http.StatusServiceUnavailable, "BRIDGE_NATS_URL", strings.TrimPrefix(url, "nats://"))
 	if down.Status != stateDown || len(down.Parts) != 2 || down.Parts[0].State != stateOK || down.Parts[1].State != stateDown {
 		t.Errorf("%+v, want the bridge ok and nats down", down)

@@ -27,6 +27,9 @@ const (
 	// patience is how long a test waits for what should come at once, on a machine that is busy.
 	patience = 30 * time.Second
 
+	// ample is time for a disk that is busy with other tests.
+	ample = "BRIDGE_ACK_TIMEOUT=30s"
+
 	receiving = "receiving webhooks" // the log line of a bridge that is up
 
 	traceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -118,14 +121,14 @@ func local(t *testing.T, more ...string) []string {
 	t.Helper()
 	return append([]string{
 		"BRIDGE_ADDR=127.0.0.1:0", "BRIDGE_ADMIN_ADDR=127.0.0.1:0", "BRIDGE_NATS_EMBEDDED_ADDR=127.0.0.1:0",
-		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_SIGNING_SECRETS=" + signingSecret,
+		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_SIGNING_SECRETS=" + signingSecret, ample,
 	}, more...)
 }
 
 // remote is the environment of a bridge with free ports and a broker elsewhere.
 func remote(url string, more ...string) []string {
 	return append([]string{
-		"BRIDGE_ADDR=127.0.0.1:0", "BRIDGE_ADMIN_ADDR=127.0.0.1:0", "BRIDGE_NATS_URL=" + url, "BRIDGE_SIGNING_SECRETS=" + signingSecret,
+		"BRIDGE_ADDR=127.0.0.1:0", "BRIDGE_ADMIN_ADDR=127.0.0.1:0", "BRIDGE_NATS_URL=" + url, "BRIDGE_SIGNING_SECRETS=" + signingSecret, ample,
 	}, more...)
 }
 

@@ -51,7 +51,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				broker = startBroker(t, c.broker)
 				environ = remote(broker.url())
 			}
-			environ = append(append(environ, signing, "BRIDGE_LOG_LEVEL=trace", "BRIDGE_ACK_TIMEOUT=200ms"), c.environ...)
+			environ = append(append(environ, signing, "BRIDGE_LOG_LEVEL=trace"), c.environ...)
 			b := launch(t, environ)
 			secrets := append([]string{signingSecret, signingSecret[6:], oldSecret, oldSecret[6:]}, c.secrets...)
 			for _, s := range []string{signingSecret, oldSecret} {

@@ -23,7 +23,9 @@ variables: "bridge config" lists them. One is required:
 Without BRIDGE_NATS_URL it runs a NATS server of its own, for consumers at 127.0.0.1:4222.
 Health, readiness and metrics are at http://127.0.0.1:9090/healthz, /readyz and /metrics.
 
-Exit code: 0 when stopped as asked, 1 when it failed or had to cut requests, 2 when the configuration is wrong.
+Exit code: 0 when stopped as asked; 2 when a setting is wrong, as "bridge config" tells; 1 when it could not start
+for another reason (an address or the data directory is in use, a file's content cannot be used), when it failed, or
+had to cut requests.
 `
 
 // gcPercent trades some 13 MiB for a quarter of the CPU per webhook: a small heap is collected all the time.
@@ -47,10 +49,10 @@ func serveCommand(args []string, sh shell) int {
 	}
 	stop, again, release := follow(sh.signals())
 	defer release()
-	code := make(chan int, 1)
-	go func() { code <- serve(stop, cfg, log) }()
+	ended := make(chan int, 1)
+	go func() { ended <- serve(stop, cfg, log) }()
 	select {
-	case code := <-code:
+	case code := <-ended:
 		return code
 	case <-again:
 		log.Error().Msg("second signal: ended without waiting")

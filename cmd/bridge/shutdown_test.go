@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -119,7 +120,7 @@ func TestShutdownOrder(t *testing.T) {
 // TestShutdownCuts: what does not end in time is cut, publishes and all, and named.
 func TestShutdownCuts(t *testing.T) {
 	t.Parallel()
-	b := launch(t, remote(startMute(t).url(), "BRIDGE_ACK_TIMEOUT=30s", "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
+	b := launch(t, remote(startMute(t).url(), "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
 	b.log.line(t, "connected to NATS")
 	var posts sync.WaitGroup
 	for _, id := range []string{"msg_a", "msg_b"} {
@@ -155,6 +156,44 @@ func TestShutdownCuts(t *testing.T) {
 		if !strings.Contains(lines[0], want) {
 			t.Errorf("no %s in %s", want, lines[0])
 		}
+	}
+}
+
+// TestShutdownOfLeftPublish: a publish whose sender has left gets no more time than a request.
+func TestShutdownOfLeftPublish(t *testing.T) {
+	t.Parallel()
+	b := launch(t, remote(startMute(t).url(), "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
+	b.log.line(t, "connected to NATS")
+	request, err := signed(b.url, b.secret, "msg_left", sample(t, "batch.failed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	var post sync.WaitGroup
+	post.Go(func() {
+		if r, err := ask(b.client, request.WithContext(ctx)); err == nil {
+			t.Errorf("%v", r)
+		}
+	})
+	eventually(t, func() error {
+		if b.metrics(t)["bridge_inflight"] != 1 {
+			return errNotYet
+		}
+		return nil
+	})
+	leave()
+	post.Wait()
+	b.log.line(t, `"delivery":"msg_left"`)
+	if got := b.metrics(t)["bridge_inflight"]; got != 1 {
+		t.Errorf("%v in flight after the sender left, want 1", got)
+	}
+
+	signalled := time.Now()
+	if code := b.stop(t); code != exitFailure || len(b.log.lines(`"level":"error"`, "1 publishes under way")) != 1 {
+		t.Errorf("exit code %d\n%s", code, b.log)
+	}
+	if took := time.Since(signalled); took > closeTimeout {
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -155,7 +155,7 @@ func (s *Sink) lookNow() {
 // report logs what was not there at the last look.
 func (s *Sink) report(l *looking) {
 	if l.err != nil {
-		if s.up && s.life.Err() == nil {
+		if s.up && s.life.Err() == nil && !isUnsent(l.err) { // else the loss of the connection is told by itself
 			s.sayOnce(l.err)
 		}
 		return
