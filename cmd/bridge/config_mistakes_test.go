@@ -35,7 +35,7 @@ func TestMistakes(t *testing.T) {
 		notPath     = " is no path for the endpoint: begin with a slash, end without one, and use only letters, digits and . _ ~ - between single slashes"
 		notAddress  = " is no address: write host:port, or :port for every interface"
 		notPrefix   = " is no beginning for a subject: use letters, digits, _ and -, with single dots between them, at most 64 in all"
-		notStream   = " is no name for a stream: use letters, digits, _ and -, at most 250 of them"
+		notStream   = " is no name for a stream: use letters, digits, _ and -, at most 128 of them"
 		notServer   = " is no address of a NATS server: write nats://host:4222 (or tls, ws, wss), more than one with commas between them"
 		notCopies   = " is no number of copies that keeps a majority: set 1, 3 or 5"
 		noFile      = "there is no such file: set the path of a file, not what stands in it"
@@ -141,7 +141,8 @@ func TestMistakes(t *testing.T) {
 		{working("BRIDGE_NATS_STREAM=a/b"), []string{`BRIDGE_NATS_STREAM: "a/b"` + notStream}},
 		{working("BRIDGE_NATS_STREAM=a b"), []string{`BRIDGE_NATS_STREAM: "a b"` + notStream}},
 		{working("BRIDGE_NATS_STREAM=>"), []string{`BRIDGE_NATS_STREAM: ">"` + notStream}},
-		{working("BRIDGE_NATS_STREAM=" + strings.Repeat("a", 251)), []string{`BRIDGE_NATS_STREAM: "` + strings.Repeat("a", 80) + `"…` + notStream}},
+		{working("BRIDGE_NATS_STREAM=a!b"), []string{`BRIDGE_NATS_STREAM: "a!b"` + notStream}},
+		{working("BRIDGE_NATS_STREAM=" + strings.Repeat("a", 129)), []string{`BRIDGE_NATS_STREAM: "` + strings.Repeat("a", 80) + `"…` + notStream}},
 		{working("BRIDGE_NATS_SUBJECT_PREFIX=gemini."), []string{`BRIDGE_NATS_SUBJECT_PREFIX: "gemini."` + notPrefix}},
 		{working("BRIDGE_NATS_SUBJECT_PREFIX=a..b"), []string{`BRIDGE_NATS_SUBJECT_PREFIX: "a..b"` + notPrefix}},
 		{working("BRIDGE_NATS_SUBJECT_PREFIX=gemini.>"), []string{`BRIDGE_NATS_SUBJECT_PREFIX: "gemini.>"` + notPrefix}},

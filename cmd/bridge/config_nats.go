@@ -21,15 +21,15 @@ func (k *checker) nats() {
 
 var (
 	// A stream's name is a directory of the server and a token of its API's subjects.
-	streamForm = regexp.MustCompile(`^[!-~]{1,250}$`)
+	streamForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 	prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$`)
 )
 
 const maxPrefix = 64 // bytes; a subject has 255 in all
 
 func (k *checker) streams() {
-	if !streamForm.MatchString(k.NATS.Stream) || strings.ContainsAny(k.NATS.Stream, `.*>/\`) {
-		k.reportValue("BRIDGE_NATS_STREAM", `is no name for a stream: use letters, digits, _ and -, at most 250 of them`)
+	if !streamForm.MatchString(k.NATS.Stream) {
+		k.reportValue("BRIDGE_NATS_STREAM", "is no name for a stream: use letters, digits, _ and -, at most 128 of them")
 	}
 	if !prefixForm.MatchString(k.NATS.SubjectPrefix) || len(k.NATS.SubjectPrefix) > maxPrefix {
 		k.reportValue("BRIDGE_NATS_SUBJECT_PREFIX", "is no beginning for a subject: use letters, digits, _ and -, with single dots between them, at most 64 in all")
