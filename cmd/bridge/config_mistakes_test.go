@@ -159,6 +159,8 @@ func TestMistakes(t *testing.T) {
 		{working("BRIDGE_NATS_EMBEDDED_TOKEN="+natsToken, "BRIDGE_NATS_EMBEDDED_TOKEN_FILE="+file), []string{"BRIDGE_NATS_EMBEDDED_TOKEN_FILE: both this and BRIDGE_NATS_EMBEDDED_TOKEN are set: remove one of them"}},
 		{working("BRIDGE_NATS_URL=http://nats:4222"), []string{`BRIDGE_NATS_URL: "http://nats:4222"` + notServer}},
 		{working("BRIDGE_NATS_URL=nats://a:4222,nats://:4222"), []string{`BRIDGE_NATS_URL: "nats://:4222"` + notServer}},
+		{working("BRIDGE_NATS_URL=nats://a,wss://b"), []string{"BRIDGE_NATS_URL: websockets and other connections cannot be mixed: use one kind"}},
+		{working("BRIDGE_NATS_STREAM=_a"), []string{`BRIDGE_NATS_STREAM: "_a"` + notStream}},
 		{working("BRIDGE_NATS_URL=nats://a:0"), []string{`BRIDGE_NATS_URL: "nats://a:0"` + notServer}},
 		{working("BRIDGE_NATS_URL=a:4222,"), []string{`BRIDGE_NATS_URL: ""` + notServer}},
 		{working("BRIDGE_NATS_URL=nats://bridge:" + natsPassword + "@nats:4222"), []string{"BRIDGE_NATS_URL: " + inURL}},

@@ -21,7 +21,7 @@ func (k *checker) nats() {
 
 var (
 	// A stream's name is a directory of the server and a token of its API's subjects.
-	streamForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	streamForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
 	prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$`)
 )
 
@@ -104,6 +104,10 @@ func (k *checker) external() {
 func serversMistake(urls string) string {
 	if strings.Contains(urls, "@") {
 		return "credentials in the URL would end up in logs: set BRIDGE_NATS_USER and BRIDGE_NATS_PASSWORD, or BRIDGE_NATS_TOKEN, instead"
+	}
+	websockets := strings.Count(urls, "ws://") + strings.Count(urls, "wss://")
+	if websockets > 0 && websockets <= strings.Count(urls, ",") {
+		return "websockets and other connections cannot be mixed: use one kind"
 	}
 	for server := range strings.SplitSeq(urls, ",") {
 		server = strings.TrimSpace(server)

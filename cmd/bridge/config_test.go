@@ -108,7 +108,7 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		"BRIDGE_DEDUP_WINDOW":             {working(), "48h"},
 		"BRIDGE_DEAD_MAX_AGE":             {working(), "25h"},
 		"BRIDGE_DATA_DIR":                 {working(), filepath.Join(dir, "made", "later")},
-		"BRIDGE_NATS_URL":                 {working(), "tls://a:4222, b:4223,wss://[::1]:443"},
+		"BRIDGE_NATS_URL":                 {working(), "tls://a:4222, b:4223,nats://[::1]:443"},
 		"BRIDGE_NATS_CREDS":               {external(), file},
 		"BRIDGE_NATS_NKEY":                {external(), file},
 		"BRIDGE_NATS_TOKEN":               {external(), natsToken},

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -181,11 +180,18 @@ func counted(n *atomic.Int64, next http.Handler) http.Handler {
 // inBackground runs task until the returned function is called.
 func inBackground(task func(context.Context)) (stop func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { task(ctx) })
-	return func(context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		task(ctx)
+	}()
+	return func(closing context.Context) error {
 		cancel()
-		running.Wait()
-		return nil
+		select {
+		case <-ended:
+			return nil
+		case <-closing.Done(): // a file on a file system that hangs
+			return closing.Err()
+		}
 	}
 }

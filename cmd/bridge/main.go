@@ -24,16 +24,17 @@ type shell struct {
 	environ  []string
 	stdin    io.Reader
 	out, err io.Writer
-	signals  func() <-chan os.Signal // SIGINT and SIGTERM; they end a command that does not ask for them
+	signals  func() <-chan os.Signal // SIGINT, SIGTERM and SIGHUP; they end a command that does not ask for them
 }
 
 func main() {
+	signal.Ignore(syscall.SIGPIPE) // who reads the output may leave; what is under way ends in order
 	os.Exit(run(os.Args[1:], shell{os.Environ(), os.Stdin, os.Stdout, os.Stderr, signals}))
 }
 
 func signals() <-chan os.Signal {
 	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	return c
 }
 

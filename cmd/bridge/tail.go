@@ -71,6 +71,9 @@ func tailCommand(args []string, sh shell) int {
 		}
 		return nil
 	})
+	if err != nil && cfg.NATS.URL == "" {
+		err = fmt.Errorf("%w (is a bridge running here, with its server at BRIDGE_NATS_EMBEDDED_ADDR?)", err)
+	}
 	if err != nil && !errors.Is(err, errEnough) && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(sh.err, "bridge tail:", err)
 		return exitFailure

@@ -100,12 +100,18 @@ func (d *daemon) startEmbedded(ctx context.Context) (*jetstream.Embedded, error)
 		return nil, err
 	}
 	d.phase.set(errStarting)
-	d.onStop("data directory", func(context.Context) error { return unlock() })
+	var embedded *jetstream.Embedded
+	d.onStop("data directory", func(ctx context.Context) error {
+		if embedded != nil && embedded.Close(ctx) != nil {
+			return nil // its store is open still: the lock ends with the process
+		}
+		return unlock()
+	})
 	token, err := fromFile(d.cfg.NATS.EmbeddedToken, d.cfg.NATS.EmbeddedTokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("BRIDGE_NATS_EMBEDDED_TOKEN_FILE: %w", err)
 	}
-	embedded, err := jetstream.StartEmbedded(jetstream.EmbeddedConfig{
+	embedded, err = jetstream.StartEmbedded(jetstream.EmbeddedConfig{
 		Dir: filepath.Join(d.cfg.DataDir, "nats"), Addr: d.cfg.NATS.EmbeddedAddr, Token: token,
 		Prefix: d.cfg.NATS.SubjectPrefix, Stream: d.cfg.NATS.Stream,
 		MaxPayload: int32(min(max(1<<20, maxEvent(d.cfg)+16<<10), 64<<20)), // with room for headers, and at most what a server takes

@@ -127,9 +127,13 @@ func clientURL(addr *net.TCPAddr) string {
 // that it concerns. After a failed write (a full disk) a stream stays shut, and publishers get nothing but
 // their own time-out, until the server is started anew; nothing acknowledged is lost by that.
 func (e *Embedded) Healthy() error {
-	status := e.srv.Healthz(&server.HealthzOptions{Details: true})
-	if status.Status == "ok" {
-		return nil
+	var status *server.HealthStatus
+	// It gives itself a millisecond to find out that it is ready, which a machine under load may take from it.
+	for range 5 {
+		status = e.srv.Healthz(&server.HealthzOptions{Details: true})
+		if status.Status == "ok" {
+			return nil
+		}
 	}
 	faults := make([]string, 0, len(status.Errors))
 	for _, fault := range status.Errors {

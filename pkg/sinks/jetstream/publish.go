@@ -47,8 +47,10 @@ func (s *Sink) Publish(ctx context.Context, event *schema.Event) (sinks.Ack, err
 		return sinks.Ack{}, sinks.ErrClosed
 	}
 	s.publishing.Add(1)
+	s.underway.Add(1)
 	s.mu.Unlock()
 	defer s.publishing.Done()
+	defer s.underway.Add(-1)
 
 	if err := ctx.Err(); err != nil {
 		return sinks.Ack{}, err

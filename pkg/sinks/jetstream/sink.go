@@ -34,7 +34,8 @@ type Sink struct {
 	end        context.CancelFunc
 	tasks      sync.WaitGroup
 	publishing sync.WaitGroup
-	sick       atomic.Bool // Health failed after a publish had no answer
+	underway   atomic.Int64 // publishes that publishing waits for
+	sick       atomic.Bool  // Health failed after a publish had no answer
 
 	mu      sync.Mutex
 	closed  bool
@@ -140,7 +141,9 @@ func (s *Sink) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		err = fmt.Errorf("publishes to NATS were cut: %w", ctx.Err())
+		if s.underway.Load() > 0 { // else ctx had ended before there was anything to wait for
+			err = fmt.Errorf("publishes to NATS were cut: %w", ctx.Err())
+		}
 	}
 	s.mu.Lock() // no look begins once tasks are waited for
 	s.end()

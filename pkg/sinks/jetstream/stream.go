@@ -160,6 +160,7 @@ func (s *Sink) report(l *looking) {
 		}
 		return
 	}
+	s.spoken = "" // the same trouble later is another outage
 	for _, t := range l.found.texts {
 		if !slices.Contains(s.found, t) {
 			s.cfg.Log.Warn().Str(LogKeyStream, t.stream).Msg(t.text)
@@ -197,8 +198,8 @@ func (s *Sink) ensure(ctx context.Context, st *stream) (*jetstream.StreamInfo, [
 		text := fmt.Sprintf("is missing: allow the user to publish to %s, or run: %s", create, addCommand(wanted))
 		return nil, []finding{{text: text, impossible: true}}, nil
 	case apiError(err) != nil && apiError(err).Code < 500 || isCode(err, 10047, 10052, 10074):
-		text := fmt.Sprintf("is missing and the server refuses to create it: %s; settings are BRIDGE_NATS_REPLICAS, "+
-			"BRIDGE_NATS_MAX_AGE and BRIDGE_DEDUP_WINDOW, by hand: %s", apiError(err).Description, addCommand(wanted))
+		text := fmt.Sprintf("is missing and the server refuses to create it: %s; settings are BRIDGE_NATS_STREAM, "+
+			"BRIDGE_NATS_SUBJECT_PREFIX, BRIDGE_NATS_REPLICAS, BRIDGE_NATS_MAX_AGE and BRIDGE_DEDUP_WINDOW, by hand: %s", apiError(err).Description, addCommand(wanted))
 		return nil, []finding{{text: text, impossible: true}}, nil
 	}
 	return info, nil, err
