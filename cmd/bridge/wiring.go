@@ -103,7 +103,7 @@ func (d *daemon) startEmbedded(ctx context.Context) (*jetstream.Embedded, error)
 	var embedded *jetstream.Embedded
 	d.onStop("data directory", func(ctx context.Context) error {
 		if embedded != nil && embedded.Close(ctx) != nil {
-			return nil // its store is open still: the lock ends with the process
+			return nil //nolint:nilerr // its store is open still: the lock ends with the process
 		}
 		return unlock()
 	})
