@@ -1,4 +1,5 @@
-# Everything here needs Go; test and test-race also need a C compiler, for the race detector.
+# Everything here needs Go. The tests also need a C compiler, for the race detector; test-kafka needs what
+# scripts/kafka-local needs, a Java development kit, Maven and openssl.
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-print-directory
@@ -8,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
 LINT := go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help demo test test-race run fuzz bench lint format build coverage docs
+.PHONY: help demo test test-kafka test-race run kafka-up kafka-down fuzz bench lint format build coverage docs
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -16,8 +17,13 @@ help: ## List these targets
 demo: ## See it work: a broker, a bridge and one webhook of every kind, all in one process
 	go run ./cmd/bridge demo
 
-test: ## Run the whole test suite, with the race detector and coverage
+test: ## Run the test suite, with the race detector and coverage
 	go test -race -timeout 15m -coverprofile=coverage.out ./...
+
+test-kafka: ## Run the tests that need Apache Kafka as well, one package at a time
+	@rm -f kafka.out
+	go test -race -timeout 30m -p 1 -tags kafka ./cmd/bridge ./deploy ./docs ./internal/kafkatest ./pkg/sinks/...
+	@sort kafka.out
 
 test-race: ## Run the suite three times in random order, to hunt for races
 	go test -race -timeout 45m -count=3 -shuffle=on ./...
@@ -31,6 +37,12 @@ run: build ## Run the bridge on this machine, with a secret of its own in ./data
 	@echo "Try it     bin/bridge send --secret-file data/dev-secret"
 	@echo
 	@exec env BRIDGE_ADDR=127.0.0.1:8080 BRIDGE_SIGNING_SECRETS_FILE=data/dev-secret bin/bridge serve
+
+kafka-up: ## Start Apache Kafka on 127.0.0.1:9092, without Docker; for more see scripts/kafka-local help
+	@scripts/kafka-local start
+
+kafka-down: ## Stop it and delete its data
+	@scripts/kafka-local clean
 
 fuzz: ## Fuzz every target, each for FUZZTIME (10s)
 	@scripts/fuzz $(FUZZTIME)
@@ -53,3 +65,4 @@ coverage: ## Show what the last make test covered, function by function
 
 docs: ## Write what is generated into docs/ and README.md
 	go test ./cmd/bridge -run '^(TestConfigurationDoc|TestReadmeTable)$$' -count=1 -update
+	go test ./docs -run '^TestAsyncAPI$$' -count=1 -update

@@ -1,8 +1,11 @@
 // Command bench measures the bridge against what bounds it, in one run, and prints the ratios: the road against an
-// empty net/http handler, and the road onto JetStream against bare publishing from as many goroutines. Absolute figures
-// are those of this machine at this moment; the ratios carry over.
+// empty net/http handler, the road onto JetStream against bare publishing from as many goroutines, and the Kafka sink
+// against the producers of two client libraries. Absolute figures are those of this machine at this moment; the ratios
+// carry over.
 //
-//	go run ./internal/bench [-rounds 3] [-seconds 2]
+//	go run ./internal/bench [-rounds 3] [-seconds 2] [-only kafka]
+//
+// The Kafka parts need what scripts/kafka-local needs.
 package main
 
 import (
@@ -11,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"time"
 )
 
@@ -24,10 +29,12 @@ type bench struct {
 }
 
 func main() {
-	child := flag.String("child", "", "what to be instead: empty, road, nats or publish (the program starts itself so)")
+	child := flag.String("child", "", "what to be instead, such as empty, road or nats (the program starts itself so)")
 	dir := flag.String("dir", "", "of a child's store")
 	url := flag.String("url", "", "of a child's broker; empty is one in the process")
 	callers := flag.Int("callers", 1, "of a child that publishes")
+	topic := flag.String("topic", "", "of a child that speaks Kafka")
+	only := flag.String("only", "", "regular expression of the parts to run: handlers, embedded, separate, kafka-publish, kafka-catch-up and idle")
 	rounds := flag.Int("rounds", 3, "per figure; the median counts")
 	seconds := flag.Float64("seconds", 2, "per round")
 	flag.Parse()
@@ -36,13 +43,21 @@ func main() {
 	var err error
 	switch *child {
 	case "":
-		err = run(&bench{rounds: *rounds, period: period})
+		err = run(&bench{rounds: *rounds, period: period}, *only)
 	case "empty", "road":
 		err = beHandler(*child)
 	case "nats":
 		err = beServer(*dir)
 	case "publish":
 		err = bePublisher(*dir, *url, *callers, period)
+	case "kafka-sink", "kafka-franz", "kafka-writer":
+		err = beKafkaPublisher(*child, *url, *topic, *callers, period)
+	case "kafka-fill":
+		err = beKafkaFiller(*url, *topic)
+	case "kafka-reader":
+		err = beKafkaReader(*url, *topic)
+	case "kafka-replicas":
+		err = beKafkaReplicas(*url, *topic)
 	default:
 		err = fmt.Errorf("no child %q", *child)
 	}
@@ -52,7 +67,27 @@ func main() {
 	}
 }
 
-func run(b *bench) (err error) {
+type part struct {
+	name string
+	do   func() error
+}
+
+func run(b *bench, only string) (err error) {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	parts := slices.DeleteFunc([]part{
+		{"handlers", b.handlers},
+		{"embedded", b.embedded},
+		{"separate", b.separate},
+		{"kafka-publish", b.kafkaPublish},
+		{"kafka-catch-up", b.kafkaCatchUp},
+		{"idle", b.idle},
+	}, func(p part) bool { return !wanted.MatchString(p.name) })
+	if len(parts) == 0 {
+		return fmt.Errorf("-only: %s is none of the parts", only)
+	}
 	if b.dir, err = os.MkdirTemp("", "bridge-bench-"); err != nil {
 		return err
 	}
@@ -64,9 +99,9 @@ func run(b *bench) (err error) {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build the bridge: %w", err)
 	}
-	for _, part := range []func() error{b.handlers, b.embedded, b.separate, b.idle} {
-		if err := part(); err != nil {
-			return err
+	for _, part := range parts {
+		if err := part.do(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	return nil
@@ -150,8 +185,8 @@ func (b *bench) round(callers int, broker func() (env, args []string, stop func(
 		return err
 	}
 	defer stop()
-	r, err := b.publish(append(args, "-callers", fmt.Sprint(callers))...)
-	if err != nil {
+	var r result
+	if err := b.ask(&r, append(args, "-child", "publish", "-callers", fmt.Sprint(callers))...); err != nil {
 		return err
 	}
 	bare.add(r)

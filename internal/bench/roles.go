@@ -128,15 +128,10 @@ func bePublisher(dir, url string, callers int, period time.Duration) error {
 	if err != nil {
 		return err
 	}
-	registry, err := schema.NewRegistry("")
+	event, err := benchEvent()
 	if err != nil {
 		return err
 	}
-	doc, err := registry.Validate(benchBody)
-	if err != nil {
-		return err
-	}
-	event := schema.Normalize(doc, schema.Delivery{ID: "msg_00000000-0000-0000-0000-000000000000", Source: "//generativelanguage.googleapis.com"})
 	start := strconv.FormatInt(time.Now().UnixNano(), 36)
 	publish := func(prefix string) func(caller, n int) error {
 		return func(caller, n int) error {
@@ -156,4 +151,17 @@ func bePublisher(dir, url string, callers int, period time.Duration) error {
 		return errors.New(r.Err)
 	}
 	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// benchEvent is the event that the bridge makes of benchBody.
+func benchEvent() (*schema.Event, error) {
+	registry, err := schema.NewRegistry("")
+	if err != nil {
+		return nil, err
+	}
+	doc, err := registry.Validate(benchBody)
+	if err != nil {
+		return nil, err
+	}
+	return schema.Normalize(doc, schema.Delivery{ID: "msg_00000000-0000-0000-0000-000000000000", Source: "//generativelanguage.googleapis.com"}), nil
 }

@@ -19,16 +19,21 @@ type Sink interface {
 	//
 	// The error is one of three: a *RefusedError (this event never, whatever is tried again); one that
 	// matches ErrUnknown (the event may have been stored: repeating it under the same id is harmless);
-	// anything else means not now, and that nothing was stored. A Publish whose ctx has ended returns
-	// promptly with ErrUnknown, or with ctx's error when nothing had been sent.
+	// anything else means not now, and that nothing was stored.
+	//
+	// When ctx ends, an event that was not sent is withdrawn, and the error matches ctx's. With one that was sent,
+	// Publish returns ErrUnknown promptly if the broker itself knows ids again, as JetStream does. A sink that sees
+	// to that, as for Kafka, goes on until it knows the outcome, for as long as that takes, and returns it; only
+	// Close ends that, with ErrUnknown. So the caller of Publish may wait for longer than its ctx lives, and must
+	// not publish the same id again before Publish has returned.
 	Publish(ctx context.Context, event *schema.Event) (Ack, error)
 
 	// Ready returns nil when a Publish would be accepted now, a *DegradedError when it would but a promise
 	// is weakened, or any other error when it would not be. It may ask the broker, and returns when ctx ends.
 	Ready(ctx context.Context) error
 
-	// Close releases everything and waits, at most until ctx ends, for publishes under way. A Publish after
-	// Close returns ErrClosed. A second Close does nothing and returns nil.
+	// Close releases everything and waits, at most until ctx ends, for publishes under way; those that are left
+	// then return at once. A Publish after Close returns ErrClosed. A second Close does nothing and returns nil.
 	Close(ctx context.Context) error
 }
 
@@ -46,8 +51,8 @@ type Position struct {
 }
 
 var (
-	// ErrUnknown appears when an event was sent and no answer came in time, or the connection broke. It may
-	// be stored. Callers answer "not now" and let the same id come again.
+	// ErrUnknown appears when an event was sent and no answer came in time, or the connection broke, or the sink
+	// was closed meanwhile. It may be stored. Callers answer "not now" and let the same id come again.
 	ErrUnknown = errors.New("outcome unknown")
 
 	// ErrClosed appears when Publish or Ready is called after Close.

@@ -1,0 +1,97 @@
+//go:build kafka
+
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/gembridge/bridge/internal/kafkatest"
+	"github.com/gembridge/bridge/pkg/sinks/kafka"
+	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
+)
+
+func TestConformance(t *testing.T) {
+	for name, mode := range map[string]kafka.Mode{"structured": kafka.Structured, "binary": kafka.Binary} {
+		t.Run(name, func(t *testing.T) {
+			c := kafkatest.Start(t, kafkatest.Options{})
+			features := sinkstest.Features{Count: 10_000, TooLarge: 6 << 20, Restart: mode == kafka.Structured}
+			sinkstest.Run(t, features, func(t *testing.T) sinkstest.Harness {
+				h := harness(t, c, kafka.Config{ContentMode: mode})
+				h.Stop = func(*testing.T) { c.Stop(1) }
+				h.Start = func(*testing.T) { c.Restart(1) }
+				return h
+			})
+		})
+	}
+}
+
+func TestConformanceThreeNodes(t *testing.T) {
+	c := kafkatest.Shared(t, kafkatest.Options{Nodes: 3})
+	sinkstest.Run(t, sinkstest.Features{Count: 10_000, TooLarge: 6 << 20}, func(t *testing.T) sinkstest.Harness {
+		return harness(t, c, kafka.Config{})
+	})
+}
+
+// harness is a sink on topics that nobody else uses.
+func harness(t *testing.T, c *kafkatest.Cluster, cfg kafka.Config) sinkstest.Harness {
+	cfg.Brokers, cfg.CreateTopics, cfg.Topic = c.Bootstrap(), true, topicOf(t)
+	s, _ := openSink(t, cfg)
+	return sinkstest.Harness{
+		Sink:   s,
+		Stored: func(t *testing.T) []sinkstest.Record { return stored(t, cfg.Brokers, cfg.Topic) },
+	}
+}
+
+// stored returns what both topics hold.
+func stored(t *testing.T, brokers []string, topic string) []sinkstest.Record {
+	t.Helper()
+	var all []sinkstest.Record
+	for _, name := range []string{topic, topic + ".dead"} {
+		for _, r := range readAll(t, brokers, name) {
+			event, err := r.Event()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, sinkstest.Record{Dead: name != topic, ID: r.Header["webhook-id"][0], Event: event})
+		}
+	}
+	return all
+}
+
+var errEnough = errors.New("enough")
+
+// readAll returns what the topic holds now.
+func readAll(t *testing.T, brokers []string, topic string) []kafka.Record {
+	t.Helper()
+	n := count(t, brokers, topic)
+	if n == 0 {
+		return nil
+	}
+	return readN(t, kafka.ReaderConfig{Brokers: brokers, Topic: topic}, kafka.FromStart(), n)
+}
+
+func readN(t *testing.T, cfg kafka.ReaderConfig, from kafka.From, n int) []kafka.Record {
+	t.Helper()
+	r, err := kafka.NewReader(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var records []kafka.Record
+	err = r.Read(ctx, from, func(r kafka.Record) error {
+		records = append(records, r)
+		if len(records) == n {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) {
+		t.Fatalf("%d of %d records of %s: %v", len(records), n, cfg.Topic, err)
+	}
+	return records
+}

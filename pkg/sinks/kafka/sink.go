@@ -1,0 +1,273 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/segmentio/kafka-go"
+
+	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/pkg/sinks"
+)
+
+// Name is the sink's name in settings, metrics and logs.
+const Name = "kafka"
+
+// Keys of the log's fields.
+const (
+	LogKeySink      = "sink"
+	LogKeyTopic     = "topic"
+	LogKeyPartition = "partition"
+)
+
+// Defaults of Config.
+const (
+	DefaultTopic       = "gemini.events"
+	DefaultPartitions  = 6
+	DefaultMaxAge      = 168 * time.Hour
+	DefaultDeadMaxAge  = 720 * time.Hour
+	DefaultDedupWindow = 25 * time.Hour
+)
+
+// deadSuffix makes the name of the dead letters' topic.
+const deadSuffix = ".dead"
+
+const (
+	// giveUp is for how long a broker's absence is a hiccup that Publish waits out, so that a restart or a change of
+	// leaders refuses nobody. After it the broker is known to be away.
+	giveUp = 2 * time.Second
+	// poll is how often what is waited for, and cannot tell when it is there, is looked at.
+	poll = 20 * time.Millisecond
+)
+
+// Config says where to publish and how. Names in errors and warnings are those of the bridge's settings.
+type Config struct {
+	Brokers []string // host:port of some brokers of one cluster; they name the others
+
+	TLS     bool   // on every connection
+	TLSCA   string // PEM file of the authorities that may have signed the brokers' certificates; empty = the system's
+	TLSCert string // PEM file of the client's certificate
+	TLSKey  string // PEM file of its key
+
+	SASLMechanism string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty = no SASL
+	SASLUser      string
+	SASLPassword  secret.Text
+
+	Topic       string // of events; dead letters go to <Topic>.dead. Default "gemini.events"
+	Compression string // none, gzip, snappy, lz4 or zstd. Default "none"
+
+	CreateTopics bool          // whether topics that are missing are created
+	Partitions   int           // of topics that are created. Default 6
+	Replication  int           // copies of topics that are created; 0 = the brokers' default
+	MaxAge       time.Duration // of events in a topic that is created. Default 168 h, at least DedupWindow
+	// DeadMaxAge is MaxAge of dead letters. Default 720 h, at least DedupWindow.
+	DeadMaxAge  time.Duration
+	DedupWindow time.Duration // for how long an id is remembered. Default 25 h
+
+	MaxEvent    int  // bytes of the largest event there can be; 0 = unknown
+	ContentMode Mode // default Structured
+
+	Log zerolog.Logger
+}
+
+// Sink publishes to Kafka. It is safe for concurrent use.
+type Sink struct {
+	cfg    Config
+	conn   *conn
+	encode encoder
+	events *topic
+	dead   *topic
+
+	life       context.Context // ends when nothing is waited for any more
+	end        context.CancelFunc
+	tasks      sync.WaitGroup
+	publishing sync.WaitGroup
+	wake       chan struct{} // holds one when the topics are to be looked at
+
+	mu      sync.Mutex
+	closed  bool
+	up      bool    // the last look had an answer
+	why     trouble // while not up
+	said    [troubleKinds]bool
+	looking *looking
+	found   []logged // by the last look at the topics
+}
+
+var _ sinks.Sink = (*Sink)(nil)
+
+// New returns a Sink that connects in the background, and goes on trying until Close: the brokers may come later.
+// The error is a mistake in cfg, or a file that cannot be read or used.
+func New(cfg Config) (*Sink, error) {
+	setDefaults(&cfg)
+	compression, checked := cfg.check()
+	life, end := context.WithCancel(context.Background())
+	conn, err := newConn(life, cfg.access(), cfg.Topic, cfg.Topic+deadSuffix)
+	if err = errors.Join(checked, err); err != nil {
+		end()
+		return nil, err
+	}
+	cfg.Log = cfg.Log.With().Str(LogKeySink, Name).Logger()
+	s := &Sink{
+		cfg: cfg, conn: conn, encode: newEncoder(compression), life: life, end: end, wake: make(chan struct{}, 1),
+		why: trouble{away, errors.New(conn.name() + " does not answer, check BRIDGE_KAFKA_BROKERS: not connected yet")},
+	}
+	s.events = s.newTopic(cfg.Topic, cfg.MaxAge)
+	s.dead = s.newTopic(cfg.Topic+deadSuffix, cfg.DeadMaxAge)
+	if cfg.SASLMechanism == "PLAIN" && !cfg.TLS {
+		cfg.Log.Warn().Msg("the password goes over the network as it is: set BRIDGE_KAFKA_TLS=on, or BRIDGE_KAFKA_SASL_MECHANISM to SCRAM-SHA-256 or SCRAM-SHA-512")
+	}
+	s.tasks.Go(s.keep)
+	for _, t := range s.topics() {
+		s.tasks.Go(func() { t.follower.run(life) })
+	}
+	return s, nil
+}
+
+func (s *Sink) topics() [2]*topic { return [2]*topic{s.events, s.dead} }
+
+func setDefaults(cfg *Config) {
+	orDefault(&cfg.Topic, DefaultTopic)
+	orDefault(&cfg.Partitions, DefaultPartitions)
+	orDefault(&cfg.MaxAge, DefaultMaxAge)
+	orDefault(&cfg.DeadMaxAge, DefaultDeadMaxAge)
+	orDefault(&cfg.DedupWindow, DefaultDedupWindow)
+}
+
+func orDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+func (cfg Config) access() access {
+	return access{
+		brokers: cfg.Brokers, tls: cfg.TLS, tlsCA: cfg.TLSCA, tlsCert: cfg.TLSCert, tlsKey: cfg.TLSKey,
+		mechanism: cfg.SASLMechanism, user: cfg.SASLUser, password: cfg.SASLPassword,
+	}
+}
+
+func (cfg Config) check() (kafka.Compression, error) {
+	var errs []error
+	if err := checkTopic(cfg.Topic); err != nil {
+		errs = append(errs, err)
+	}
+	code, known := compression(cfg.Compression)
+	if !known {
+		errs = append(errs, fmt.Errorf("BRIDGE_KAFKA_COMPRESSION: %q is none of none, gzip, snappy, lz4 and zstd", cfg.Compression))
+	}
+	if cfg.Partitions < 1 {
+		errs = append(errs, errors.New("BRIDGE_KAFKA_PARTITIONS: at least 1"))
+	}
+	if cfg.Replication < 0 || cfg.Replication > 1<<15-1 {
+		errs = append(errs, errors.New("BRIDGE_KAFKA_REPLICATION: at least 1, or 0 for the brokers' default"))
+	}
+	// A record that is gone is an id that is forgotten.
+	if cfg.MaxAge < cfg.DedupWindow {
+		errs = append(errs, fmt.Errorf("BRIDGE_KAFKA_MAX_AGE: %s is less than BRIDGE_DEDUP_WINDOW, %s", cfg.MaxAge, cfg.DedupWindow))
+	}
+	if cfg.DeadMaxAge < cfg.DedupWindow {
+		errs = append(errs, fmt.Errorf("BRIDGE_DEAD_MAX_AGE: %s is less than BRIDGE_DEDUP_WINDOW, %s", cfg.DeadMaxAge, cfg.DedupWindow))
+	}
+	return code, errors.Join(errs...)
+}
+
+var topicForm = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+
+// maxTopic is how long a topic's name may be in Kafka.
+const maxTopic = 249
+
+func checkTopic(name string) error {
+	if !topicForm.MatchString(name) || name == "." || name == ".." || len(name) > maxTopic-len(deadSuffix) {
+		return fmt.Errorf("BRIDGE_KAFKA_TOPIC: up to %d letters, digits, \".\", \"_\" and \"-\"", maxTopic-len(deadSuffix))
+	}
+	return nil
+}
+
+// Check tries to connect, for at most five seconds. The error says that the brokers answer and that this will not
+// change by itself: they refuse the credentials, or a certificate is not trusted. Brokers that are away are no error.
+func (s *Sink) Check(ctx context.Context) error {
+	_, err := s.conn.metadata(ctx)
+	if err == nil {
+		return nil
+	}
+	if t := s.conn.explain(err, false); t.kind.fatal() {
+		return t.err
+	}
+	return nil
+}
+
+// Ready asks the brokers for the topics, with two round trips, and whether the sink knows all ids that they hold.
+// Topics that are missing are created if that is allowed.
+func (s *Sink) Ready(ctx context.Context) error {
+	if s.isClosed() {
+		return sinks.ErrClosed
+	}
+	details, err := s.look(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range s.topics() {
+		if err := t.gate(); err != nil {
+			return err
+		}
+	}
+	if len(details) > 0 {
+		return &sinks.DegradedError{Details: details}
+	}
+	return nil
+}
+
+// DedupEntries returns how many ids are known, of events and of dead letters.
+func (s *Sink) DedupEntries() int { return s.events.index.len() + s.dead.index.len() }
+
+func (s *Sink) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Close waits for publishes under way until ctx ends, then cuts those that are left, and the connections. It returns
+// ctx's error when some were cut.
+func (s *Sink) Close(ctx context.Context) error {
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if again {
+		return nil
+	}
+	done := make(chan struct{})
+	go func() {
+		s.publishing.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("publishes to Kafka were cut: %w", ctx.Err())
+	}
+	s.mu.Lock() // no look begins once tasks are waited for
+	s.end()
+	s.mu.Unlock()
+	<-done
+	s.tasks.Wait()
+	s.conn.close()
+	return err
+}
+
+// sleep waits, until the sink's life ends at the latest.
+func (s *Sink) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.life.Done():
+	}
+}
