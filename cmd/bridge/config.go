@@ -33,7 +33,7 @@ type Config struct {
 	DrainDelay      time.Duration `env:"BRIDGE_DRAIN_DELAY" envDefault:"0s" doc:"Time after a signal to stop during which /readyz answers 503 and deliveries are still accepted."`
 	ShutdownTimeout time.Duration `env:"BRIDGE_SHUTDOWN_TIMEOUT" envDefault:"20s" doc:"Time that requests have to finish at shutdown before they are cut, and that a second process waits for the data directory."`
 
-	Sink        string `env:"BRIDGE_SINK" envDefault:"nats" oneof:"nats" doc:"Broker that events are published to."`
+	Sink        string `env:"BRIDGE_SINK" envDefault:"nats" oneof:"nats|kafka|nats,kafka" doc:"Broker that events are published to: nats, kafka, or both, in which case both must have an event before it is answered 202."`
 	Source      string `env:"BRIDGE_SOURCE" envDefault:"//generativelanguage.googleapis.com" doc:"The source attribute of every CloudEvent, a URI reference."`
 	ContentMode string `env:"BRIDGE_CONTENT_MODE" envDefault:"structured" oneof:"structured|binary" doc:"CloudEvents content mode: structured is the whole event as JSON, binary is its data with the attributes in headers."`
 	OnInvalid   string `env:"BRIDGE_ON_INVALID" envDefault:"dead-letter" oneof:"dead-letter|reject" doc:"What becomes of authentic deliveries that are no valid event: a dead letter, or the answer 422."`
@@ -44,7 +44,8 @@ type Config struct {
 	DeadMaxAge  time.Duration `env:"BRIDGE_DEAD_MAX_AGE" envDefault:"720h" doc:"Time that dead letters are kept; at least BRIDGE_DEDUP_WINDOW."`
 	DataDir     string        `env:"BRIDGE_DATA_DIR" envDefault:"./data" doc:"Directory of the embedded broker's store; one bridge per directory."`
 
-	NATS NATSConfig
+	NATS  NATSConfig
+	Kafka KafkaConfig
 
 	LogLevel  string `env:"BRIDGE_LOG_LEVEL" envDefault:"info" oneof:"trace|debug|info|warn|error" doc:"Least important log lines to print."`
 	LogFormat string `env:"BRIDGE_LOG_FORMAT" envDefault:"auto" oneof:"auto|json|console" doc:"Form of the log; auto is console on a terminal, else JSON."`

@@ -92,7 +92,16 @@ func check(c *Config, given map[string]string, parsed mistakes) mistakes {
 	k.files()
 	k.ingress()
 	k.times()
-	k.nats()
+	if k.uses("nats") {
+		k.nats()
+	} else {
+		k.otherSink("nats", "BRIDGE_NATS_")
+	}
+	if k.uses("kafka") {
+		k.kafka()
+	} else {
+		k.otherSink("kafka", "BRIDGE_KAFKA_")
+	}
 	k.listeners()
 	return k.found
 }
@@ -205,7 +214,12 @@ func (k *checker) times() {
 		k.reportValue("BRIDGE_DEDUP_WINDOW", "is too short: set 25h, which is more than the 24 hours for which Gemini repeats deliveries")
 	}
 	k.outlives("BRIDGE_DEAD_MAX_AGE", k.DeadMaxAge)
-	k.outlives("BRIDGE_NATS_MAX_AGE", k.NATS.MaxAge)
+	if k.uses("nats") {
+		k.outlives("BRIDGE_NATS_MAX_AGE", k.NATS.MaxAge)
+	}
+	if k.uses("kafka") {
+		k.outlives("BRIDGE_KAFKA_MAX_AGE", k.Kafka.KafkaMaxAge)
+	}
 }
 
 // outlives checks that a stream does not forget an event while its id still counts as known: JetStream refuses
@@ -221,7 +235,7 @@ func (k *checker) outlives(variable string, age time.Duration) {
 func (k *checker) listeners() {
 	type listener struct{ variable, addr string }
 	all := []listener{{"BRIDGE_ADDR", k.Addr}, {"BRIDGE_ADMIN_ADDR", k.AdminAddr}}
-	if k.NATS.URL == "" {
+	if k.uses("nats") && k.NATS.URL == "" {
 		all = append(all, listener{"BRIDGE_NATS_EMBEDDED_ADDR", k.NATS.EmbeddedAddr})
 	}
 	for i, one := range all {

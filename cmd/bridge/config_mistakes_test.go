@@ -67,7 +67,24 @@ func TestMistakes(t *testing.T) {
 		}},
 
 		// Words.
-		{working("BRIDGE_SINK=kafka"), []string{`BRIDGE_SINK: "kafka" is not one of its values: set nats`}},
+		{working("BRIDGE_SINK=rabbit"), []string{`BRIDGE_SINK: "rabbit" is not one of its values: set nats or kafka or nats,kafka`}},
+
+		// Kafka.
+		{working("BRIDGE_SINK=kafka"), []string{"BRIDGE_KAFKA_BROKERS: there is no broker to publish to: set it, such as kafka-1:9092,kafka-2:9092"}},
+		{working("BRIDGE_KAFKA_BROKERS=a:1"), []string{"BRIDGE_KAFKA_BROKERS: this is for another sink: set BRIDGE_SINK to kafka or nats,kafka, or remove this"}},
+		{toKafka("BRIDGE_NATS_URL=nats://a"), []string{"BRIDGE_NATS_URL: this is for another sink: set BRIDGE_SINK to nats or nats,kafka, or remove this"}},
+		{working("BRIDGE_SINK=nats,kafka", "BRIDGE_KAFKA_BROKERS=a:1,b"), []string{`BRIDGE_KAFKA_BROKERS: "b" is no address of a broker: write host:port`}},
+		{toKafka("BRIDGE_KAFKA_TOPIC=a b"), []string{`BRIDGE_KAFKA_TOPIC: "a b" is no name for a topic: use letters, digits and . _ -, at most 244 of them`}},
+		{toKafka("BRIDGE_KAFKA_COMPRESSION=brotli"), []string{`BRIDGE_KAFKA_COMPRESSION: "brotli" is not one of its values: set none or gzip or snappy or lz4 or zstd`}},
+		{toKafka("BRIDGE_KAFKA_PARTITIONS=0"), []string{`BRIDGE_KAFKA_PARTITIONS: "0" is out of bounds: set 1 to 10000`}},
+		{toKafka("BRIDGE_KAFKA_REPLICATION=-1"), []string{`BRIDGE_KAFKA_REPLICATION: "-1" is out of bounds: set 0, for the brokers' default, to 32`}},
+		{toKafka("BRIDGE_KAFKA_TLS_CA=" + file), []string{"BRIDGE_KAFKA_TLS_CA: it is of no use without TLS: set BRIDGE_KAFKA_TLS=on"}},
+		{toKafka("BRIDGE_KAFKA_TLS=on", "BRIDGE_KAFKA_TLS_CERT="+file), []string{"BRIDGE_KAFKA_TLS_CERT: it is of no use without BRIDGE_KAFKA_TLS_KEY: set that too"}},
+		{toKafka("BRIDGE_KAFKA_SASL_USER=u"), []string{"BRIDGE_KAFKA_SASL_MECHANISM: there is a user or a password and no way to show it: set this to PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"}},
+		{toKafka("BRIDGE_KAFKA_SASL_MECHANISM=PLAIN"), []string{
+			"BRIDGE_KAFKA_SASL_USER: there is no user to log in: set this",
+			"BRIDGE_KAFKA_SASL_PASSWORD: there is no password: set this or BRIDGE_KAFKA_SASL_PASSWORD_FILE",
+		}},
 		{working("BRIDGE_CONTENT_MODE=Binary"), []string{`BRIDGE_CONTENT_MODE: "Binary" is not one of its values: set structured or binary`}},
 		{working("BRIDGE_ON_INVALID=publish"), []string{`BRIDGE_ON_INVALID: "publish" is not one of its values: set dead-letter or reject`}},
 		{working("BRIDGE_ON_UNKNOWN=drop"), []string{`BRIDGE_ON_UNKNOWN: "drop" is not one of its values: set publish or dead-letter or reject`}},
@@ -185,7 +202,7 @@ func TestMistakes(t *testing.T) {
 		{working("BRIDGE_ADRR="), []string{"BRIDGE_ADRR: there is no such variable; did you mean BRIDGE_ADDR?"}},
 		{working("BRIDGE_SIGNING_SECRET=" + signingSecret), []string{"BRIDGE_SIGNING_SECRET: there is no such variable; did you mean BRIDGE_SIGNING_SECRETS?"}},
 		{working("BRIDGE_NATS_TOKEN:" + natsToken + "="), []string{"BRIDGE_NATS_TOKEN…: there is no such variable; did you mean BRIDGE_NATS_TOKEN?"}},
-		{working("BRIDGE_KAFKA_BROKERS=a"), []string{"BRIDGE_KAFKA_BROKERS: there is no such variable; `bridge config` lists all there are"}},
+		{working("BRIDGE_RABBIT_URL=a"), []string{"BRIDGE_RABBIT_URL: there is no such variable; `bridge config` lists all there are"}},
 		{working("BRIDGE_=1"), []string{"BRIDGE_: there is no such variable; `bridge config` lists all there are"}},
 	} {
 		if got := lines(t, c.environ); strings.Join(got, "\n") != strings.Join(c.want, "\n") {

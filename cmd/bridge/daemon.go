@@ -18,7 +18,6 @@ import (
 	"github.com/gembridge/bridge/pkg/files"
 	"github.com/gembridge/bridge/pkg/ingress"
 	"github.com/gembridge/bridge/pkg/schema"
-	"github.com/gembridge/bridge/pkg/sinks/durable"
 )
 
 var (
@@ -83,27 +82,22 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("BRIDGE_SCHEMA_DIR: %w", err)
 	}
-	sink, err := d.newSink(ctx)
+	destinations, err := d.newDestinations(ctx, metrics)
 	if err != nil {
 		return nil, err
 	}
-	deliverer := durable.New(sink, durable.Config{AckTimeout: cfg.AckTimeout, Seconds: publishSeconds(metrics)})
-	d.onStop("nats sink", deliverer.Close)
-	broker := part{"nats", deliverer.Ready}
-	d.ready.add(broker)
-	metrics.MustRegister(sinkUp(broker))
 
 	var requests atomic.Int64
 	public := ingress.NewServer(counted(&requests, ingress.New(ingress.Config{
-		Path: cfg.Path, Verifier: verifier, Registry: registry, Deliverer: deliverer, Source: cfg.Source,
+		Path: cfg.Path, Verifier: verifier, Registry: registry, Deliverer: destinations.deliverer(), Source: cfg.Source,
 		OnInvalid: ingress.Policy(cfg.OnInvalid), OnUnknown: ingress.Policy(cfg.OnUnknown),
-		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, Left: deliverer.Left,
+		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, Left: destinations.left,
 		Metrics: ingress.NewMetrics(metrics, registry.Types()), Log: log,
 	})), cfg.AckTimeout, log)
 	if d.publicAddr, err = d.serve("BRIDGE_ADDR", cfg.Addr, public); err != nil {
 		return nil, err
 	}
-	d.onStop("webhooks", func(context.Context) error { return d.drain(public, &requests, deliverer) })
+	d.onStop("webhooks", func(context.Context) error { return d.drain(public, &requests, destinations) })
 
 	d.phase.set(nil)
 	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Stringer("admin", d.adminAddr).Str("nats", d.natsURL).
@@ -154,18 +148,18 @@ func (d *daemon) tearDown() error {
 
 // drain stops accepting and lets requests finish, at most for BRIDGE_SHUTDOWN_TIMEOUT. Those that do not are cut, with
 // their publishes, and named in one line: all but those whose body has not arrived, which have no name yet.
-func (d *daemon) drain(public *http.Server, requests *atomic.Int64, deliverer *durable.Deliverer) error {
+func (d *daemon) drain(public *http.Server, requests *atomic.Int64, destinations destinations) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownTimeout)
 	defer cancel()
 	if public.Shutdown(ctx) == nil {
-		return deliverer.Close(ctx) // which waits for publishes whose sender has left
+		return destinations.close(ctx) // which waits for publishes whose sender has left
 	}
 	left := requests.Load()
 	if left == 0 { // connections on which nothing has been sent
 		return public.Close()
 	}
-	d.log.Error().Int64("requests", left).Strs("deliveries", deliverer.Held()).Msg(errCut.Error())
-	return errors.Join(errCut, public.Close(), deliverer.Close(ctx))
+	d.log.Error().Int64("requests", left).Strs("deliveries", destinations.held()).Msg(errCut.Error())
+	return errors.Join(errCut, public.Close(), destinations.close(ctx))
 }
 
 // counted keeps in n how many requests next is handling.

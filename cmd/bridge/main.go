@@ -38,12 +38,13 @@ func signals() <-chan os.Signal {
 	return c
 }
 
-const usage = `bridge receives Gemini API webhooks and publishes them as CloudEvents on NATS JetStream.
+const usage = `bridge receives Gemini API webhooks and publishes them as CloudEvents on NATS JetStream or Kafka.
 
   bridge demo       see it work: a broker, a bridge and one webhook of every kind, all on this machine
   bridge serve      run the bridge (the default); settings are environment variables
   bridge send       sign a sample webhook, or a file, and post it to a bridge
   bridge tail       print the events that consumers of the broker receive
+  bridge health     ask a running bridge whether it is ready, for health checks of containers
   bridge config     print every setting, where it comes from, and every mistake
   bridge version    print the version
 
@@ -65,6 +66,8 @@ func run(args []string, sh shell) int {
 		return sendCommand(args, sh)
 	case "tail":
 		return tailCommand(args, sh)
+	case "health":
+		return healthCommand(args, sh)
 	case "config":
 		return configCommand(args, sh.environ, sh.out, sh.err)
 	case "version", "--version":

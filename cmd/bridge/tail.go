@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
+	"github.com/gembridge/bridge/pkg/sinks/kafka"
 )
 
 const tailUsage = `Usage: bridge tail [--from start|new|DURATION] [--dead] [-n COUNT]
 
 Prints the events that consumers of the configured broker receive, one JSON CloudEvent per line, until it is
 stopped. It reads as any consumer does and takes nothing away. The broker is that of the settings: BRIDGE_NATS_URL
-and its credentials, or the server embedded in a bridge that runs on this machine.
+and its credentials, or the server embedded in a bridge that runs on this machine; BRIDGE_SINK=kafka and
+BRIDGE_KAFKA_BROKERS.
 
   --from start       from the oldest event that is kept
   --from new         only what comes from now on (the default)
@@ -47,20 +49,12 @@ func tailCommand(args []string, sh shell) int {
 		fmt.Fprintln(sh.err, found)
 		return exitUsage
 	}
-	reader, err := newReader(cfg, *dead)
-	if err != nil {
-		fmt.Fprintln(sh.err, "bridge tail:", err)
-		return exitFailure
-	}
-	defer reader.Close()
-
 	stop, _, release := follow(sh.signals())
 	defer release()
 	left := *count
-	err = reader.Read(stop, start, func(record jetstream.Record) error {
-		event, err := record.Event()
+	err = readEvents(stop, cfg, *dead, start, func(place string, event []byte, err error) error {
 		if err != nil { // somebody else's
-			fmt.Fprintf(sh.err, "bridge tail: %s, record %d: %v\n", record.Subject, record.Sequence, err)
+			fmt.Fprintf(sh.err, "bridge tail: %s: %v\n", place, err)
 			return nil
 		}
 		if _, err := fmt.Fprintf(sh.out, "%s\n", event); err != nil {
@@ -81,8 +75,32 @@ func tailCommand(args []string, sh shell) int {
 	return exitOK
 }
 
-// newReader connects as a consumer to the broker that the bridge of the same settings publishes to.
-func newReader(cfg *Config, dead bool) (*jetstream.Reader, error) {
+// readEvents reads as a consumer from the broker that the bridge of the same settings publishes to; from NATS, if it
+// publishes to both. fn gets each record's place and event, or why it is none.
+func readEvents(ctx context.Context, cfg *Config, dead bool, from beginning, fn func(place string, event []byte, err error) error) error {
+	if !cfg.uses(jetstream.Name) {
+		reader, err := newKafkaReader(cfg, dead)
+		if err != nil {
+			return err
+		}
+		defer reader.Close()
+		return reader.Read(ctx, from.kafka(), func(r kafka.Record) error {
+			event, err := r.Event()
+			return fn(fmt.Sprintf("%s, partition %d, offset %d", r.Topic, r.Partition, r.Offset), event, err)
+		})
+	}
+	reader, err := newJetStreamReader(cfg, dead)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	return reader.Read(ctx, from.jetstream(), func(r jetstream.Record) error {
+		event, err := r.Event()
+		return fn(fmt.Sprintf("%s, record %d", r.Subject, r.Sequence), event, err)
+	})
+}
+
+func newJetStreamReader(cfg *Config, dead bool) (*jetstream.Reader, error) {
 	nats, err := natsConn(cfg)
 	if err != nil {
 		return nil, err
@@ -116,16 +134,42 @@ func reachable(addr string) string {
 // errEnough ends a Read whose reader has seen as many events as it wanted.
 var errEnough = errors.New("enough")
 
-func parseFrom(from string, now time.Time) (jetstream.From, error) {
+// beginning is where to begin: at the oldest record, at the next one, or since a time.
+type beginning struct {
+	next  bool
+	since time.Time
+}
+
+func parseFrom(from string, now time.Time) (beginning, error) {
 	switch from {
 	case "start":
-		return jetstream.FromStart(), nil
+		return beginning{}, nil
 	case "new":
-		return jetstream.FromNew(), nil
+		return beginning{next: true}, nil
 	}
 	ago, err := time.ParseDuration(from)
 	if err != nil || ago <= 0 {
-		return jetstream.From{}, fmt.Errorf("--from %q is neither start, new nor a duration like 1h", from)
+		return beginning{}, fmt.Errorf("--from %q is neither start, new nor a duration like 1h", from)
 	}
-	return jetstream.FromSince(now.Add(-ago)), nil
+	return beginning{since: now.Add(-ago)}, nil
+}
+
+func (b beginning) jetstream() jetstream.From {
+	switch {
+	case b.next:
+		return jetstream.FromNew()
+	case !b.since.IsZero():
+		return jetstream.FromSince(b.since)
+	}
+	return jetstream.FromStart()
+}
+
+func (b beginning) kafka() kafka.From {
+	switch {
+	case b.next:
+		return kafka.FromNew()
+	case !b.since.IsZero():
+		return kafka.FromSince(b.since)
+	}
+	return kafka.FromStart()
 }

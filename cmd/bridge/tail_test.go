@@ -10,6 +10,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	bridgejs "github.com/gembridge/bridge/pkg/sinks/jetstream"
+	"github.com/gembridge/bridge/pkg/sinks/kafka"
 )
 
 // idsOf reads the events of "bridge tail".
@@ -122,10 +123,16 @@ func TestTailOfAnothersStream(t *testing.T) {
 
 func TestParseFrom(t *testing.T) {
 	now := time.Date(2026, 1, 22, 12, 0, 0, 0, time.UTC)
-	for text, want := range map[string]bridgejs.From{
-		"start": bridgejs.FromStart(), "new": bridgejs.FromNew(), "90m": bridgejs.FromSince(now.Add(-90 * time.Minute)),
+	since := now.Add(-90 * time.Minute)
+	for text, want := range map[string]struct {
+		jetstream bridgejs.From
+		kafka     kafka.From
+	}{
+		"start": {bridgejs.FromStart(), kafka.FromStart()},
+		"new":   {bridgejs.FromNew(), kafka.FromNew()},
+		"90m":   {bridgejs.FromSince(since), kafka.FromSince(since)},
 	} {
-		if got, err := parseFrom(text, now); err != nil || got != want {
+		if got, err := parseFrom(text, now); err != nil || got.jetstream() != want.jetstream || got.kafka() != want.kafka {
 			t.Errorf("%s: %v, %v, want %v", text, got, err, want)
 		}
 	}

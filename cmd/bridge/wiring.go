@@ -58,8 +58,8 @@ func natsConn(cfg *Config) (jetstream.Conn, error) {
 	}, nil
 }
 
-// newSink connects to the broker of the settings; without one, it starts its own.
-func (d *daemon) newSink(ctx context.Context) (*jetstream.Sink, error) {
+// newJetStream connects to the NATS server of the settings; without one, it starts its own.
+func (d *daemon) newJetStream(ctx context.Context) (*jetstream.Sink, error) {
 	nats := d.cfg.NATS
 	conn, err := natsConn(d.cfg)
 	if err != nil {
@@ -149,13 +149,13 @@ func buildInfo() prometheus.Collector {
 	return info
 }
 
-func publishSeconds(metrics prometheus.Registerer) prometheus.Observer {
+func publishSeconds(metrics prometheus.Registerer) *prometheus.HistogramVec {
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "bridge_publish_seconds", Help: "From handing an event to the sink to its answer.",
 		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	}, []string{"sink"})
 	metrics.MustRegister(seconds)
-	return seconds.WithLabelValues("nats")
+	return seconds
 }
 
 func sinkUp(broker part) prometheus.Collector {
