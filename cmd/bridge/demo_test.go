@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"net"
@@ -114,6 +115,50 @@ func TestInterruptedDemo(t *testing.T) {
 			mustBeEmpty(t, temporary)
 		})
 	}
+}
+
+// TestAbandonedDemo: whoever reads the output leaves, or the terminal is closed.
+func TestAbandonedDemo(t *testing.T) {
+	t.Run("reader leaves", func(t *testing.T) {
+		t.Parallel()
+		program, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		temporary := t.TempDir()
+		cmd := exec.Command(program, "demo")
+		cmd.Env = []string{asBridge + "=1", "TMPDIR=" + temporary, "GOCOVERDIR=" + t.TempDir()}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReaderSize(out, 16).ReadString('\n'); err != nil {
+			t.Error(err)
+		}
+		out.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		mustBeEmpty(t, temporary)
+	})
+	t.Run("terminal is closed", func(t *testing.T) {
+		t.Parallel()
+		b, temporary := demonstrate(t, "--stay")
+		eventually(t, func() error {
+			if len(b.out.lines("It stays")) == 0 {
+				return errNotYet
+			}
+			return nil
+		})
+		b.signal(syscall.SIGHUP)
+		if code := b.exit(t); code != exitOK {
+			t.Errorf("exit code %d", code)
+		}
+		mustBeEmpty(t, temporary)
+	})
 }
 
 var (
