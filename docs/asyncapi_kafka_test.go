@@ -1,5 +1,3 @@
-//go:build kafka
-
 package docs_test
 
 import (

@@ -1,5 +1,3 @@
-//go:build kafka
-
 package kafka_test
 
 import (
@@ -10,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -237,18 +236,23 @@ func TestNotNow(t *testing.T) {
 	}
 }
 
-// TestPartitionGone: what may have been stored in a partition that is no more is not stored.
-func TestPartitionGone(t *testing.T) {
+// TestStuck: while it is not known for long what became of a batch, whatever would wait behind it is refused at once,
+// and the log says so once.
+func TestStuck(t *testing.T) {
 	c := kafkatest.Shared(t, kafkatest.Options{})
-	topic := topicOf(t)
-	c.CreateTopic(topic, 64, nil)
-	c.CreateTopic(topic+".dead", 1, nil)
-	sent := make(chan struct{}, 1000)
-	p := startProxy(t, c.Bootstrap()[0], false, func(int, []byte) []byte {
-		sent <- struct{}{}
-		return nil
+	var release atomic.Bool
+	sent := make(chan struct{})
+	p := startProxy(t, c.Bootstrap()[0], false, func(n int, answer []byte) []byte {
+		if release.Load() {
+			return answer
+		}
+		if n == 1 {
+			close(sent)
+		}
+		return withCode(answer, kafkago.RequestTimedOut)
 	})
-	s, _ := openSink(t, kafka.Config{Brokers: []string{p.addr}, Topic: topic})
+	topic := topicOf(t)
+	s, log := openSink(t, kafka.Config{Brokers: []string{p.addr}, Topic: topic, CreateTopics: true})
 	eventuallyReady(t, s)
 	done := make(chan error, 1)
 	go func() {
@@ -256,14 +260,64 @@ func TestPartitionGone(t *testing.T) {
 		done <- err
 	}()
 	<-sent
-	deleteTopics(t, admin(t, c.Bootstrap()), topic)
-	c.CreateTopic(topic, 1, nil)
-	select {
-	case err := <-done:
-		if err == nil || errors.Is(err, sinks.ErrUnknown) || isRefused(err) {
-			t.Errorf("Publish: %v", err)
+	eventually(t, "refused at once", func() error {
+		start := time.Now()
+		_, err := s.Publish(ctxOf(t, time.Second), sinkstest.Event(2)) // of the same key
+		if took := time.Since(start); took > 100*time.Millisecond {
+			return fmt.Errorf("it took %s: %w", took, err)
 		}
-	case <-time.After(30 * time.Second):
-		t.Error("Publish hangs")
+		mustBePrompt(t, "Publish", func() error { return err }, "partition 4: [7]")
+		return nil
+	})
+	if err := ready(t, s); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	release.Store(true)
+	if err := <-done; err != nil {
+		t.Errorf("Publish: %v", err)
+	}
+	publish(t, s, 2)
+	if n := count(t, c.Bootstrap(), topic); n != 2 {
+		t.Errorf("%d records", n)
+	}
+	if strings.Count(log.String(), "not published") != 1 || strings.Count(log.String(), "published to again") != 1 {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// TestPartitionGone: what may have been stored in a topic or a partition that is no more is not stored.
+func TestPartitionGone(t *testing.T) {
+	c := kafkatest.Shared(t, kafkatest.Options{})
+	for name, partitions := range map[string]int{"topic deleted": 0, "with fewer partitions": 1} {
+		t.Run(name, func(t *testing.T) {
+			topic := topicOf(t)
+			c.CreateTopic(topic, 64, nil)
+			c.CreateTopic(topic+".dead", 1, nil)
+			sent := make(chan struct{}, 1000)
+			p := startProxy(t, c.Bootstrap()[0], false, func(int, []byte) []byte {
+				sent <- struct{}{}
+				return nil
+			})
+			s, _ := openSink(t, kafka.Config{Brokers: []string{p.addr}, Topic: topic})
+			eventuallyReady(t, s)
+			done := make(chan error, 1)
+			go func() {
+				_, err := s.Publish(ctxOf(t, 100*time.Millisecond), sinkstest.Event(1))
+				done <- err
+			}()
+			<-sent
+			deleteTopics(t, admin(t, c.Bootstrap()), topic)
+			if partitions > 0 {
+				c.CreateTopic(topic, partitions, nil)
+			}
+			select {
+			case err := <-done:
+				if err == nil || errors.Is(err, sinks.ErrUnknown) || isRefused(err) {
+					t.Errorf("Publish: %v", err)
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("Publish hangs")
+			}
+		})
 	}
 }

@@ -198,10 +198,11 @@ func (s *Sink) inspect(ctx context.Context) ([]finding, error) {
 // published to it.
 func (s *Sink) ensure(ctx context.Context, t *topic, seen metadata.ResponseTopic) error {
 	code := kafka.Error(seen.ErrorCode)
+	gone := len(seen.Partitions) == 0 && code == kafka.UnknownTopicOrPartition
 	var barred error
 	switch {
 	case len(seen.Partitions) > 0:
-	case code == kafka.UnknownTopicOrPartition:
+	case gone:
 		barred = s.supply(ctx, t)
 	case code == kafka.TopicAuthorizationFailed:
 		barred = &sinks.RefusedError{Reason: "the user may not see topic " + t.name + ": " + t.grant("Describe"), Err: code}
@@ -211,6 +212,11 @@ func (s *Sink) ensure(ctx context.Context, t *topic, seen metadata.ResponseTopic
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.barred = barred
+	if !gone {
+		t.missing = time.Time{}
+	} else if t.missing.IsZero() {
+		t.missing = time.Now()
+	}
 	if n := len(seen.Partitions); n > 0 && n != len(t.partitions) {
 		t.partitions = make([]int, n)
 		for i := range n {

@@ -69,8 +69,7 @@ func (l *lane) send(batch []*pending) {
 			l.failed(err, true)
 			l.reconcile(batch, err, cause)
 			return
-		case maybe && l.topic.lacks(l.partition):
-			// The topic was made anew with fewer partitions: what may have been stored is gone.
+		case maybe && l.topic.lost(l.partition): // and with it what may have been stored
 			l.retry(batch, err, cause)
 			return
 		case maybe:

@@ -26,6 +26,7 @@ type topic struct {
 	partitions []int // their numbers, from 0; none until the topic was seen
 	lanes      []*lane
 	barred     error     // why nothing can be published to it, at the last look
+	missing    time.Time // since when there is no such topic, or zero
 	shut       time.Time // since when it takes no records, or zero
 	denied     bool      // the last write was not permitted
 	limit      int       // max.message.bytes, or 0
@@ -87,10 +88,14 @@ func (t *topic) lane(key string) *lane {
 	return t.lanes[n]
 }
 
-// lacks tells whether the topic is there without this partition.
-func (t *topic) lacks(partition int32) bool {
+// lost tells whether what was in a partition is no more: the topic was deleted, and perhaps made anew with fewer. A
+// broker that has not heard of a topic yet does so within giveUp.
+func (t *topic) lost(partition int32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.missing.IsZero() {
+		return time.Since(t.missing) > giveUp
+	}
 	return t.barred == nil && len(t.partitions) > 0 && int(partition) >= len(t.partitions)
 }
 
