@@ -36,17 +36,26 @@ func scrammed(t *testing.T, algorithm scram.Algorithm, user, password string) sa
 	return m
 }
 
+// put goes on while the brokers agree on a new leader: a client of this kind dials the dead one until it has heard.
 func put(t testing.TB, c *kafkatest.Cluster, topic, value string) {
 	t.Helper()
-	res, err := client(t, c.Bootstrap(), &kafka.Transport{}).Produce(t.Context(), &kafka.ProduceRequest{
-		Topic: topic, RequiredAcks: kafka.RequireAll,
-		Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes([]byte(value))}),
-	})
-	if err == nil {
-		err = res.Error
-	}
-	if err != nil {
-		t.Fatalf("produce %s: %v", value, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		res, err := client(t, c.Bootstrap(), &kafka.Transport{}).Produce(ctx, &kafka.ProduceRequest{
+			Topic: topic, RequiredAcks: kafka.RequireAll,
+			Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes([]byte(value))}),
+		})
+		if err == nil {
+			err = res.Error
+		}
+		dial, _ := errors.AsType[*net.OpError](err)
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil || (dial == nil || dial.Op != "dial") && !errors.Is(err, kafka.NotLeaderForPartition) && !errors.Is(err, kafka.LeaderNotAvailable):
+			t.Fatalf("produce %s: %v", value, err)
+		}
 	}
 }
 
