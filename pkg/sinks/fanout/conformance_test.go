@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	for _, stopped := range []string{"nats", "kafka"} {
 		t.Run("stopping "+stopped, func(t *testing.T) {
-			sinkstest.Run(t, sinkstest.Features{Count: 2000, Restart: true}, func(t *testing.T) sinkstest.Harness {
+			sinkstest.Run(t, sinkstest.Features{Restart: true}, func(t *testing.T) sinkstest.Harness {
 				p := newPair(t, cluster)
 				h := sinkstest.Harness{
 					Sink: p, Stop: p.nats.stop, Start: p.nats.start,

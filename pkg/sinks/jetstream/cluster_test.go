@@ -106,21 +106,7 @@ func TestCluster(t *testing.T) {
 			published++
 		}
 		node.start(t)
-		eventually(t, "caught up", func() error {
-			if !node.server.JetStreamIsCurrent() {
-				return errors.New("not current")
-			}
-			info, err := js.Stream(ctxOf(t, 5*time.Second), "GEMINI")
-			if err != nil {
-				return err
-			}
-			for _, r := range info.CachedInfo().Cluster.Replicas {
-				if !r.Current {
-					return errors.New(r.Name + " is not current")
-				}
-			}
-			return nil
-		})
+		eventually(t, "caught up", func() error { return inSync(t, js, node) })
 	}
 	seen := map[string]int{}
 	for _, r := range readN(t, jetstream.Conn{URL: strings.Join(urls, ",")}, "GEMINI", jetstream.FromStart(), published) {
@@ -131,6 +117,24 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%s is there %d times", id, seen[id])
 		}
 	}
+}
+
+// inSync returns nil once a node that came back has all that the others have.
+func inSync(t *testing.T, js natsjs.JetStream, node *broker) error {
+	t.Helper()
+	if !node.server.JetStreamIsCurrent() {
+		return errors.New("not current")
+	}
+	info, err := js.Stream(ctxOf(t, 5*time.Second), "GEMINI")
+	if err != nil {
+		return err
+	}
+	for _, r := range info.CachedInfo().Cluster.Replicas {
+		if !r.Current {
+			return errors.New(r.Name + " is not current")
+		}
+	}
+	return nil
 }
 
 // TestQuorumLost: with two of three nodes away nothing is acked and nothing hangs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 func TestConformance(t *testing.T) {
 	for name, mode := range map[string]jetstream.Mode{"structured": jetstream.Structured, "binary": jetstream.Binary} {
 		t.Run(name, func(t *testing.T) {
-			sinkstest.Run(t, sinkstest.Features{Count: 2000, TooLarge: 2 << 20, Restart: true}, func(t *testing.T) sinkstest.Harness {
+			sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20, Restart: true}, func(t *testing.T) sinkstest.Harness {
 				b := startBroker(t, nil)
 				s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url()}, ContentMode: mode})
 				return sinkstest.Harness{
@@ -32,7 +33,7 @@ func TestConformance(t *testing.T) {
 
 // TestConformanceEmbedded reads back as a stranger, who may only consume.
 func TestConformanceEmbedded(t *testing.T) {
-	sinkstest.Run(t, sinkstest.Features{Count: 500, TooLarge: 2 << 20}, func(t *testing.T) sinkstest.Harness {
+	sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20}, func(t *testing.T) sinkstest.Harness {
 		e, err := jetstream.StartEmbedded(jetstream.EmbeddedConfig{
 			Dir: filepath.Join(t.TempDir(), "nats"), Addr: "127.0.0.1:0", Prefix: jetstream.DefaultPrefix, Stream: jetstream.DefaultStream, Log: zerolog.Nop(),
 		})
@@ -47,6 +48,45 @@ func TestConformanceEmbedded(t *testing.T) {
 		s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{ConnOptions: e.ConnOptions()}, Health: e.Healthy})
 		return sinkstest.Harness{
 			Sink: s, Stored: func(t *testing.T) []sinkstest.Record { return storedAt(t, e.ClientURL()) },
+		}
+	})
+}
+
+// TestConformanceCluster has one cluster for all cases, and streams of its own for each.
+func TestConformanceCluster(t *testing.T) {
+	nodes := startCluster(t)
+	var urls []string
+	for _, b := range nodes {
+		urls = append(urls, b.url())
+	}
+	url := strings.Join(urls, ",")
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20, Leader: true}, func(t *testing.T) sinkstest.Harness {
+		for _, name := range []string{"GEMINI", "GEMINI_DEAD"} {
+			if err := js.DeleteStream(t.Context(), name); err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
+				t.Fatal(err)
+			}
+		}
+		s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: url}, Replicas: 3})
+		var killed *broker
+		return sinkstest.Harness{
+			Sink: s, Stored: func(t *testing.T) []sinkstest.Record { return storedAt(t, url) },
+			KillLeader: func(t *testing.T) {
+				killed = leader(t, js, nodes)
+				killed.stop(t)
+			},
+			Start: func(t *testing.T) {
+				killed.start(t)
+				eventually(t, "in sync", func() error { return inSync(t, js, killed) })
+			},
 		}
 	})
 }

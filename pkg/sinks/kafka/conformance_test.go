@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -15,7 +16,7 @@ func TestConformance(t *testing.T) {
 	for name, mode := range map[string]kafka.Mode{"structured": kafka.Structured, "binary": kafka.Binary} {
 		t.Run(name, func(t *testing.T) {
 			c := kafkatest.Start(t, kafkatest.Options{})
-			features := sinkstest.Features{Count: 10_000, TooLarge: 6 << 20, Restart: mode == kafka.Structured}
+			features := sinkstest.Features{TooLarge: 6 << 20, Restart: mode == kafka.Structured}
 			sinkstest.Run(t, features, func(t *testing.T) sinkstest.Harness {
 				h := harness(t, c, kafka.Config{ContentMode: mode})
 				h.Stop = func(*testing.T) { c.Stop(1) }
@@ -27,15 +28,28 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceThreeNodes(t *testing.T) {
-	c := kafkatest.Shared(t, kafkatest.Options{Nodes: 3})
-	sinkstest.Run(t, sinkstest.Features{Count: 10_000, TooLarge: 6 << 20}, func(t *testing.T) sinkstest.Harness {
-		return harness(t, c, kafka.Config{})
+	c := kafkatest.Start(t, kafkatest.Options{Nodes: 3})
+	sinkstest.Run(t, sinkstest.Features{TooLarge: 6 << 20, Leader: true}, func(t *testing.T) sinkstest.Harness {
+		topic := topicOf(t)
+		h := harness(t, c, kafka.Config{Topic: topic})
+		killed := 0
+		h.KillLeader = func(*testing.T) {
+			killed = c.Leader(topic, 0)
+			c.Kill(killed)
+		}
+		h.Start = func(*testing.T) {
+			c.Restart(killed)
+			for p := range kafka.DefaultPartitions {
+				c.AwaitInSync(topic, p)
+			}
+		}
+		return h
 	})
 }
 
 // harness is a sink on topics that nobody else uses.
 func harness(t *testing.T, c *kafkatest.Cluster, cfg kafka.Config) sinkstest.Harness {
-	cfg.Brokers, cfg.CreateTopics, cfg.Topic = c.Bootstrap(), true, topicOf(t)
+	cfg.Brokers, cfg.CreateTopics, cfg.Topic = c.Bootstrap(), true, cmp.Or(cfg.Topic, topicOf(t))
 	s, _ := openSink(t, cfg)
 	return sinkstest.Harness{
 		Sink:   s,

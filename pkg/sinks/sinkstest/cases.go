@@ -231,9 +231,9 @@ func readyFollowsBroker(t *testing.T, h Harness) {
 	mustPublish(t, h.Sink, Event(1))
 }
 
-// restartLosesNothing: whatever was acked while the broker went away and came back is there once; whatever was not
-// is there at most once, and can be published again.
-func restartLosesNothing(t *testing.T, h Harness) {
+// losesNothing: whatever was acked while the broker, or a server of it, went away and came back is there once; whatever
+// was not is there at most once, and can be published again.
+func losesNothing(t *testing.T, h Harness, away func(t *testing.T)) {
 	const publishers = 8
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -263,7 +263,7 @@ func restartLosesNothing(t *testing.T, h Harness) {
 	for range publishers {
 		<-halfway
 	}
-	h.Stop(t)
+	away(t)
 	h.Start(t)
 	mustPublish(t, h.Sink, DeadLetter(1))
 	close(stop)

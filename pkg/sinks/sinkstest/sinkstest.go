@@ -26,6 +26,9 @@ type Features struct {
 	TooLarge int
 	// Restart says that every Harness has Stop and Start. The cases that need them are left out otherwise.
 	Restart bool
+	// Leader says that every Harness has KillLeader and Start: the broker is several servers, of which it survives the
+	// loss of one. The case that needs them is left out otherwise.
+	Leader bool
 }
 
 // Harness is a sink on a broker that holds nothing yet. Whatever is opened is closed with t.Cleanup.
@@ -36,6 +39,8 @@ type Harness struct {
 	Stored func(t *testing.T) []Record
 	// Stop ends the broker, Start brings it back at the same place with what it had stored.
 	Stop, Start func(t *testing.T)
+	// KillLeader ends the server that takes what is published, or the partition of Event(0), without a farewell.
+	KillLeader func(t *testing.T)
 }
 
 // Record is one event or dead letter as the broker holds it.
@@ -77,8 +82,16 @@ func Run(t *testing.T, f Features, open func(t *testing.T) Harness) {
 		cases = append(cases,
 			testCase{"BrokerAway", brokerAway},
 			testCase{"ReadyFollowsBroker", readyFollowsBroker},
-			testCase{"RestartLosesNothing", restartLosesNothing},
+			testCase{"RestartLosesNothing", func(t *testing.T, h Harness) { losesNothing(t, h, h.Stop) }},
 		)
+	}
+	if f.Leader {
+		cases = append(cases, testCase{"LeaderLosesNothing", func(t *testing.T, h Harness) {
+			losesNothing(t, h, func(t *testing.T) {
+				h.KillLeader(t)
+				mustPublish(t, h.Sink, DeadLetter(1)) // the others take it
+			})
+		}})
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -104,7 +104,7 @@ func (m *memory) Close(context.Context) error {
 }
 
 func run(t *testing.T, broken string) {
-	sinkstest.Run(t, sinkstest.Features{Count: 2000, TooLarge: 2 * limit, Restart: true}, func(*testing.T) sinkstest.Harness {
+	sinkstest.Run(t, sinkstest.Features{Count: 2000, TooLarge: 2 * limit, Restart: true, Leader: true}, func(*testing.T) sinkstest.Harness {
 		m := &memory{broken: broken, known: map[schema.Key]uint64{}}
 		setAway := func(away bool) func(*testing.T) {
 			return func(*testing.T) {
@@ -127,6 +127,13 @@ func run(t *testing.T, broken string) {
 				return append([]sinkstest.Record(nil), m.records...)
 			},
 			Stop: setAway(true), Start: setAway(false),
+			KillLeader: func(*testing.T) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				if broken == "leader takes its last with it" {
+					m.records = m.records[:len(m.records)-1]
+				}
+			},
 		}
 	})
 }
@@ -155,6 +162,8 @@ func TestCatches(t *testing.T) {
 		"refuses without a broker": "BrokerAway",
 		"restart forgets ids":      "BrokerAway",
 		"restart loses":            "RestartLosesNothing",
+
+		"leader takes its last with it": "LeaderLosesNothing",
 	} {
 		t.Run(broken, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCatches$/^"+want+"$")
