@@ -272,6 +272,12 @@ func TestStuck(t *testing.T) {
 	if err := ready(t, s); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
+	eventually(t, "logged", func() error { // with the next attempt
+		if !strings.Contains(log.String(), "not published") {
+			return errors.New(log.String())
+		}
+		return nil
+	})
 	release.Store(true)
 	if err := <-done; err != nil {
 		t.Errorf("Publish: %v", err)
