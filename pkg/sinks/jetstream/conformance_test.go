@@ -69,23 +69,33 @@ func TestConformanceCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20, Leader: true}, func(t *testing.T) sinkstest.Harness {
+	sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20, Leader: true, Restart: true}, func(t *testing.T) sinkstest.Harness {
 		for _, name := range []string{"GEMINI", "GEMINI_DEAD"} {
 			if err := js.DeleteStream(t.Context(), name); err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
 				t.Fatal(err)
 			}
 		}
 		s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: url}, Replicas: 3})
-		var killed *broker
+		var away []*broker
 		return sinkstest.Harness{
 			Sink: s, Stored: func(t *testing.T) []sinkstest.Record { return storedAt(t, url) },
 			KillLeader: func(t *testing.T) {
-				killed = leader(t, js, nodes)
-				killed.stop(t)
+				away = []*broker{leader(t, js, nodes)}
+				away[0].stop(t)
+			},
+			Stop: func(t *testing.T) {
+				away = nodes
+				for _, b := range away {
+					b.stop(t)
+				}
 			},
 			Start: func(t *testing.T) {
-				killed.start(t)
-				eventually(t, "in sync", func() error { return inSync(t, js, killed) })
+				for _, b := range away {
+					b.start(t)
+				}
+				for _, b := range away {
+					eventually(t, "in sync", func() error { return inSync(t, js, b) })
+				}
 			},
 		}
 	})

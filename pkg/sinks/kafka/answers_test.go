@@ -35,12 +35,13 @@ type proxy struct {
 	// onProduce gets the broker's n-th answer to a produce request, from 1, and returns what the sink is to get; with
 	// nil the connection is cut.
 	onProduce func(n int, answer []byte) []byte
-	spoil     bool // change what is produced, so that its checksum is wrong and the broker does not store it
+	spoil     atomic.Bool // change what is produced, so that its checksum is wrong and the broker does not store it
 	answers   atomic.Int64
 }
 
 func startProxy(t *testing.T, to string, spoil bool, onProduce func(n int, answer []byte) []byte) *proxy {
-	p := &proxy{t: t, to: to, onProduce: onProduce, spoil: spoil}
+	p := &proxy{t: t, to: to, onProduce: onProduce}
+	p.spoil.Store(spoil)
 	p.addr = listen(t, p.serve)
 	return p
 }
@@ -61,7 +62,7 @@ func (p *proxy) serve(client net.Conn) {
 				return
 			}
 			key.Store(int32(binary.BigEndian.Uint16(frame[4:])))
-			if p.spoil && key.Load() == keyProduce {
+			if p.spoil.Load() && key.Load() == keyProduce {
 				frame[len(frame)-1]++
 			}
 			if _, err := broker.Write(frame); err != nil {
@@ -240,14 +241,14 @@ func TestNotNow(t *testing.T) {
 // and the log says so once.
 func TestStuck(t *testing.T) {
 	c := kafkatest.Shared(t, kafkatest.Options{})
-	var release atomic.Bool
 	sent := make(chan struct{})
-	p := startProxy(t, c.Bootstrap()[0], false, func(n int, answer []byte) []byte {
-		if release.Load() {
-			return answer
-		}
+	var p *proxy
+	p = startProxy(t, c.Bootstrap()[0], true, func(n int, answer []byte) []byte {
 		if n == 1 {
 			close(sent)
+		}
+		if !p.spoil.Load() {
+			return answer
 		}
 		return withCode(answer, kafkago.RequestTimedOut)
 	})
@@ -269,20 +270,27 @@ func TestStuck(t *testing.T) {
 		mustBePrompt(t, "Publish", func() error { return err }, "partition 4: [7]")
 		return nil
 	})
-	if err := ready(t, s); err != nil {
-		t.Errorf("Ready: %v", err)
-	}
+	eventually(t, "degraded", func() error {
+		err := ready(t, s)
+		if degraded, ok := errors.AsType[*sinks.DegradedError](err); !ok || !strings.Contains(degraded.Error(), "partition 4: [7]") {
+			return fmt.Errorf("Ready: %w", err)
+		}
+		return nil
+	})
 	eventually(t, "logged", func() error { // with the next attempt
 		if !strings.Contains(log.String(), "not published") {
 			return errors.New(log.String())
 		}
 		return nil
 	})
-	release.Store(true)
+	p.spoil.Store(false)
 	if err := <-done; err != nil {
 		t.Errorf("Publish: %v", err)
 	}
 	publish(t, s, 2)
+	if err := ready(t, s); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
 	if n := count(t, c.Bootstrap(), topic); n != 2 {
 		t.Errorf("%d records", n)
 	}
@@ -300,7 +308,7 @@ func TestPartitionGone(t *testing.T) {
 			c.CreateTopic(topic, 64, nil)
 			c.CreateTopic(topic+".dead", 1, nil)
 			sent := make(chan struct{}, 1000)
-			p := startProxy(t, c.Bootstrap()[0], false, func(int, []byte) []byte {
+			p := startProxy(t, c.Bootstrap()[0], true, func(int, []byte) []byte {
 				sent <- struct{}{}
 				return nil
 			})

@@ -29,16 +29,20 @@ func TestConformance(t *testing.T) {
 
 func TestConformanceThreeNodes(t *testing.T) {
 	c := kafkatest.Start(t, kafkatest.Options{Nodes: 3})
-	sinkstest.Run(t, sinkstest.Features{TooLarge: 6 << 20, Leader: true}, func(t *testing.T) sinkstest.Harness {
+	sinkstest.Run(t, sinkstest.Features{TooLarge: 6 << 20, Leader: true, Restart: true}, func(t *testing.T) sinkstest.Harness {
 		topic := topicOf(t)
 		h := harness(t, c, kafka.Config{Topic: topic})
-		killed := 0
+		var away []int
 		h.KillLeader = func(*testing.T) {
-			killed = c.Leader(topic, 0)
-			c.Kill(killed)
+			away = []int{c.Leader(topic, 0)}
+			c.Kill(away...)
+		}
+		h.Stop = func(*testing.T) {
+			away = []int{1, 2, 3}
+			c.Stop(away...)
 		}
 		h.Start = func(*testing.T) {
-			c.Restart(killed)
+			c.Restart(away...)
 			for p := range kafka.DefaultPartitions {
 				c.AwaitInSync(topic, p)
 			}

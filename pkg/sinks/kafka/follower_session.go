@@ -64,7 +64,8 @@ func (s *session) look(ctx context.Context) ([]metadata.ResponsePartition, error
 	}
 	for _, p := range topic.Partitions {
 		if p.LeaderID < 0 {
-			return nil, fmt.Errorf("partition %d: %w", p.PartitionIndex, kafka.LeaderNotAvailable)
+			return nil, fmt.Errorf("partition %d has no leader: bring its broker back, and let topics have more replicas than one, as by "+
+				"BRIDGE_KAFKA_REPLICATION=3 for those that the bridge creates: %w", p.PartitionIndex, kafka.LeaderNotAvailable)
 		}
 	}
 	return topic.Partitions, nil

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -98,6 +99,9 @@ func (s *Sink) findings(t *topic, seen metadata.ResponseTopic, brokers int, conf
 		add("takes records of up to %d bytes, an event may have %d: %s, or lower BRIDGE_MAX_BODY", limit, s.cfg.MaxEvent,
 			t.configure(fmt.Sprintf("%s=%d", configMaxMessage, s.wantedLimit())))
 	}
+	if f, short := t.shortOf(int(configs.number(configMinInSync, 0)), seen.Partitions); short {
+		found = append(found, f)
+	}
 	if configs.number(configMinInSync, 0) == 1 && replicas > 1 {
 		add("acknowledges events that one broker has: %s", t.configure(configMinInSync+"=2"))
 	}
@@ -108,6 +112,38 @@ func (s *Sink) findings(t *topic, seen metadata.ResponseTopic, brokers int, conf
 	t.limit = int(limit)
 	t.mu.Unlock()
 	return append(found, t.denials()...)
+}
+
+// shortOf finds that partitions have fewer replicas in sync than they need to take records.
+func (t *topic) shortOf(wanted int, partitions []metadata.ResponsePartition) (f finding, short bool) {
+	n := 0
+	for _, p := range partitions {
+		if len(p.IsrNodes) < wanted {
+			n++
+		}
+	}
+	if n == 0 {
+		return finding{}, false
+	}
+	f = finding{topic: t.name, text: fmt.Sprintf("topic %s: %d of %d partitions take no records, for fewer replicas are in sync than "+
+		"%s=%d asks for: bring the missing brokers back", t.name, n, len(partitions), configMinInSync, wanted)}
+	if n == len(partitions) {
+		f.barred = errors.New(f.text)
+	}
+	return f, true
+}
+
+// troubles returns why partitions, for whatever reason, take no records, and whether none of them does.
+func (t *topic) troubles() (details []string, all bool) {
+	t.mu.Lock()
+	lanes := slices.Clone(t.lanes)
+	t.mu.Unlock()
+	for _, l := range lanes {
+		if err := l.trouble(); err != nil {
+			details = append(details, "not published: "+err.Error())
+		}
+	}
+	return details, len(details) > 0 && len(details) == len(lanes)
 }
 
 // denials finds that the user may not write.

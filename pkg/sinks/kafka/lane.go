@@ -218,6 +218,16 @@ func (l *lane) well() {
 	}
 }
 
+// trouble returns why nothing is published, if that has been so for longer than anybody waits, or nil.
+func (l *lane) trouble() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.said {
+		return l.why
+	}
+	return nil
+}
+
 func (l *lane) log() *zerolog.Logger {
 	log := l.topic.sink.cfg.Log.With().Str(LogKeyTopic, l.topic.name).Int32(LogKeyPartition, l.partition).Logger()
 	return &log

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,7 +64,12 @@ func notEnoughReplicas(t *testing.T, c *kafkatest.Cluster) {
 	eventuallyReady(t, s)
 	publish(t, s, 0)
 	c.Stop(c.Leader(topic, 0)%3 + 1) // not the leader
-	eventuallyReady(t, s)
+	eventually(t, "down", func() error {
+		if err := ready(t, s); err == nil || !strings.Contains(err.Error(), "min.insync.replicas=3 asks for") {
+			return fmt.Errorf("Ready: %w", err)
+		}
+		return nil
+	})
 	for range 3 {
 		mustBePrompt(t, "Publish", func() error { _, err := s.Publish(ctxOf(t, 5*time.Second), sinkstest.Event(1)); return err }, "min.insync.replicas")
 	}

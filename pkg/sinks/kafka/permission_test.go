@@ -99,6 +99,18 @@ func TestPermissions(t *testing.T) {
 		t.Errorf("found %q", found)
 	}
 
+	// It may write nothing.
+	_, err := s.Publish(ctxOf(t, 5*time.Second), sinkstest.Event(1))
+	if err == nil || isRefused(err) || !strings.Contains(err.Error(), "allow the user IdempotentWrite on the cluster, or Write on the topic") {
+		t.Errorf("Publish: %v", err)
+	}
+	eventually(t, "told", func() error {
+		if found := details(t, s); !strings.Contains(strings.Join(found, "\n"), "no producer id") {
+			return fmt.Errorf("found %q", found)
+		}
+		return nil
+	})
+
 	// It may write dead letters only: that is what becomes of an event.
 	allow(dead, kafkago.ACLOperationTypeWrite)
 	d := durable.New(s, durable.Config{AckTimeout: 5 * time.Second})
@@ -129,7 +141,6 @@ func TestPermissions(t *testing.T) {
 
 	// A right is taken away while all is well.
 	deny(events, kafkago.ACLOperationTypeWrite)
-	var err error
 	i := 2
 	eventually(t, "refused", func() error {
 		i++

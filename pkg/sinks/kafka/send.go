@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,7 @@ func (l *lane) send(batch []*pending) {
 	if l.producer == noProducer() {
 		var err error
 		if l.producer, err = s.conn.newProducer(s.life); err != nil {
-			l.retry(batch, fmt.Errorf("topic %s: no producer id: %w", l.topic.name, err), nil)
+			l.retry(batch, fmt.Errorf("no producer id: %w", l.topic.explain(l.partition, err)), nil)
 			return
 		}
 		l.sequence = 0
@@ -75,6 +76,10 @@ func (l *lane) send(batch []*pending) {
 		case maybe:
 			l.failed(err, true)
 			l.rest(cause)
+			if l.overtaken(batch, cause) {
+				l.reconcile(batch, err, cause)
+				return
+			}
 		case v == refused && len(batch) > 1:
 			// One of them is at fault. They come again in smaller batches, in the same order.
 			l.most = len(batch) / 2
@@ -169,11 +174,40 @@ func (l *lane) retry(batch []*pending, err, cause error) {
 	l.rest(cause)
 }
 
+// overtaken tells whether the log has an id of a batch that may be stored: it is, or another bridge has got the
+// sender's retry and stored that. While no broker answers, it waits: what another has stored meanwhile comes to light
+// before this is sent again.
+func (l *lane) overtaken(batch []*pending, cause error) bool {
+	if _, answered := errors.AsType[kafka.Error](cause); !answered && !l.readAll() {
+		return false
+	}
+	return slices.ContainsFunc(batch, func(p *pending) bool {
+		_, found := l.topic.index.find(p.id)
+		return found
+	})
+}
+
+// readAll waits until the index knows all that the topic holds now. It returns false when that will not be: the
+// partition is gone, or the sink's life ends.
+func (l *lane) readAll() bool {
+	l.topic.follower.reread()
+	for l.topic.follower.caughtUp() != nil {
+		if l.topic.sink.life.Err() != nil || l.topic.lost(l.partition) {
+			return false
+		}
+		l.topic.sink.sleep(poll)
+	}
+	return true
+}
+
 // reconcile looks up in the log what became of a batch, once the index has read all that is there.
 func (l *lane) reconcile(batch []*pending, err, cause error) {
-	l.topic.follower.reread()
-	if l.topic.follower.wait(l.topic.sink.life) != nil {
-		l.cut(batch, true)
+	if !l.readAll() {
+		if l.topic.sink.life.Err() != nil {
+			l.cut(batch, true)
+		} else { // the partition is gone
+			l.retry(batch, err, cause)
+		}
 		return
 	}
 	l.fence(cause)

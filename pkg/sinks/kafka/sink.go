@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -202,7 +203,8 @@ func (s *Sink) Check(ctx context.Context) error {
 	return nil
 }
 
-// Ready asks the brokers for the topics, with two round trips, and whether the sink knows all ids that they hold.
+// Ready asks the brokers for the topics, with two round trips, and whether the sink knows all ids that they hold and
+// every partition takes records.
 // Topics that are missing are created if that is allowed.
 func (s *Sink) Ready(ctx context.Context) error {
 	if s.isClosed() {
@@ -216,6 +218,11 @@ func (s *Sink) Ready(ctx context.Context) error {
 		if err := t.gate(); err != nil {
 			return err
 		}
+		troubles, all := t.troubles()
+		if all {
+			return errors.New(troubles[0])
+		}
+		details = append(slices.Clip(details), troubles...)
 	}
 	if len(details) > 0 {
 		return &sinks.DegradedError{Details: details}

@@ -134,6 +134,34 @@ func cancelled(t *testing.T, h Harness) {
 	mustHold(t, h, Event(1))
 }
 
+// cancelledUnderWay: callers leave at all moments of a publish. What they heard holds, and every id can come again.
+func cancelledUnderWay(t *testing.T, h Harness) {
+	const n = 100
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Microsecond)
+			defer cancel()
+			_, errs[i] = h.Sink.Publish(ctx, Event(i))
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		ack := mustPublish(t, h.Sink, Event(i))
+		unknown := errors.Is(err, sinks.ErrUnknown)
+		switch {
+		case err == nil && !ack.Duplicate:
+			t.Errorf("event %d was acked, and is not there", i)
+		case err != nil && !unknown && ack.Duplicate:
+			t.Errorf("event %d is there, and the error was %v", i, err)
+		case err != nil && !unknown && !errors.Is(err, context.DeadlineExceeded):
+			t.Errorf("event %d: %v, want the context's error", i, err)
+		}
+	}
+	mustHold(t, h, events(n)...)
+}
+
 func closed(t *testing.T, h Harness) {
 	mustPublish(t, h.Sink, Event(1))
 	if err := h.Sink.Close(t.Context()); err != nil {

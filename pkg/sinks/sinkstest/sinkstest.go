@@ -72,6 +72,7 @@ func Run(t *testing.T, f Features, open func(t *testing.T) Harness) {
 		{"Concurrent", func(t *testing.T, h Harness) { concurrent(t, h, f.Count) }},
 		{"Large", large},
 		{"Cancelled", cancelled},
+		{"CancelledUnderWay", cancelledUnderWay},
 		{"Close", closed},
 		{"CloseWaits", closeWaits},
 	}

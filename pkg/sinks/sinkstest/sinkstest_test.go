@@ -78,6 +78,9 @@ func (m *memory) Publish(ctx context.Context, e *schema.Event) (sinks.Ack, error
 	}
 	m.records = append(m.records, r)
 	m.known[key] = uint64(len(m.records))
+	if is("ctx alone, and stored") && len(m.records)%7 == 0 {
+		return sinks.Ack{}, context.DeadlineExceeded
+	}
 	return sinks.Ack{Position: sinks.Position{Sequence: uint64(len(m.records))}}, nil
 }
 
@@ -155,6 +158,7 @@ func TestCatches(t *testing.T) {
 		"turns order round":        "OrderPerKey",
 		"loses every 50th":         "Concurrent",
 		"deaf to ctx":              "Cancelled",
+		"ctx alone, and stored":    "CancelledUnderWay",
 		"too large is not now":     "TooLarge",
 		"open after Close":         "Close",
 		"second Close fails":       "Close",
