@@ -136,10 +136,8 @@ var errEnough = errors.New("enough")
 // readAll returns what the stream holds now.
 func readAll(t *testing.T, js natsjs.JetStream, conn jetstream.Conn, stream string) []jetstream.Record {
 	t.Helper()
-	info, err := js.Stream(t.Context(), stream)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var info natsjs.Stream
+	eventually(t, "found", func() (err error) { info, err = js.Stream(ctxOf(t, 2*time.Second), stream); return err })
 	n := info.CachedInfo().State.Msgs
 	if n == 0 {
 		return nil
@@ -154,7 +152,7 @@ func readN(t *testing.T, conn jetstream.Conn, stream string, from jetstream.From
 		t.Fatal(err)
 	}
 	defer r.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var records []jetstream.Record
 	err = r.Read(ctx, from, func(r jetstream.Record) error {

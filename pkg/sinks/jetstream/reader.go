@@ -85,7 +85,8 @@ func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) err
 	if err != nil {
 		return err
 	}
-	stream, err := js.Stream(ctx, r.stream)
+	var stream jetstream.Stream
+	err = persist(ctx, func(ctx context.Context) (err error) { stream, err = js.Stream(ctx, r.stream); return err })
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.stream, err)
 	}
@@ -99,7 +100,8 @@ func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) err
 		cfg.DeliverPolicy = jetstream.DeliverByStartTimePolicy
 		cfg.OptStartTime = &from.since
 	}
-	consumer, err := stream.OrderedConsumer(ctx, cfg)
+	var consumer jetstream.Consumer
+	err = persist(ctx, func(ctx context.Context) (err error) { consumer, err = stream.OrderedConsumer(ctx, cfg); return err })
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.stream, err)
 	}
@@ -120,6 +122,21 @@ func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) err
 		if err := fn(Record{
 			Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp,
 		}); err != nil {
+			return err
+		}
+	}
+}
+
+// askTimeout is for how long an answer is waited for before the question is put again.
+const askTimeout = 2 * time.Second
+
+// persist asks again when nobody answers, as in a cluster while a leader is elected.
+func persist(ctx context.Context, ask func(context.Context) error) error {
+	for {
+		once, cancel := context.WithTimeout(ctx, askTimeout)
+		err := ask(once)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			return err
 		}
 	}
