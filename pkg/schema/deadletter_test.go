@@ -93,8 +93,8 @@ func TestReasonsAndResults(t *testing.T) {
 	if got, want := fmt.Sprint(schema.Reasons()), "[invalid_event unknown_type refused_by_sink]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	got := []schema.Result{0, schema.Published, schema.Duplicate, schema.DeadLettered}
-	if want := "[none published duplicate dead-lettered]"; fmt.Sprint(got) != want {
+	got := []schema.Result{0, schema.Published, schema.Duplicate, schema.DeadLettered, schema.Spooled}
+	if want := "[none published duplicate dead-lettered spooled]"; fmt.Sprint(got) != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -82,6 +82,8 @@ const (
 	Duplicate
 	// DeadLettered: the broker has acknowledged the event's dead letter.
 	DeadLettered
+	// Spooled: the bridge's journal has the event on disk; the broker gets it later, under the same id.
+	Spooled
 )
 
 func (r Result) String() string {
@@ -92,6 +94,8 @@ func (r Result) String() string {
 		return "duplicate"
 	case DeadLettered:
 		return "dead-lettered"
+	case Spooled:
+		return "spooled"
 	}
 	return "none"
 }
