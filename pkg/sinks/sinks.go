@@ -37,6 +37,26 @@ type Sink interface {
 	Close(ctx context.Context) error
 }
 
+// Syncer is implemented by a sink whose acks are not on disk yet: the embedded broker, when the bridge's journal makes
+// its events durable.
+type Syncer interface {
+	// Sync returns nil when every event that was acknowledged before the call is on disk. After an error nothing is
+	// known, and the sink's Ready says that it is down until a later Sync went well.
+	Sync(ctx context.Context) error
+}
+
+// Forgetful is implemented by a sink whose broker may lose what it had acknowledged: after a power failure, by a store
+// that was set back, or because its stream or topic was deleted.
+type Forgetful interface {
+	// OnForgotten names what the sink calls when it finds that its broker has lost events that it acknowledged, or
+	// that a stream or topic is missing and has to be made. It is called again for each such finding, and nothing is
+	// published between the finding and its return. It must not call the sink. To be called before the first Publish.
+	//
+	// An ack that Publish returns around a finding may be of what is lost: only those of a Publish that began after
+	// forgotten had returned count for certain.
+	OnForgotten(forgotten func())
+}
+
 // Ack is the broker's word that an event is stored.
 type Ack struct {
 	Position  Position
