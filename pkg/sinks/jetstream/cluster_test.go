@@ -109,7 +109,7 @@ func TestCluster(t *testing.T) {
 		eventually(t, "caught up", func() error { return inSync(t, js, node) })
 	}
 	seen := map[string]int{}
-	for _, r := range readN(t, jetstream.Conn{URL: strings.Join(urls, ",")}, "GEMINI", jetstream.FromStart(), published) {
+	for _, r := range readN(t, jetstream.Conn{URL: strings.Join(urls, ",")}, "GEMINI", sinks.FromStart(), published) {
 		seen[r.Header["Nats-Msg-Id"][0]]++
 	}
 	for i := range published {

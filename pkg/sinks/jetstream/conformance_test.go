@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
 )
@@ -22,6 +24,9 @@ func TestConformance(t *testing.T) {
 			sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20, Restart: true}, func(t *testing.T) sinkstest.Harness {
 				b := startBroker(t, nil)
 				s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url()}, ContentMode: mode})
+				if mode == jetstream.Structured { // with and without
+					s.OnForgotten(func() { t.Error("the broker is said to have forgotten something") })
+				}
 				return sinkstest.Harness{
 					Sink: s, Stop: b.stop, Start: b.start,
 					Stored: func(t *testing.T) []sinkstest.Record { return stored(t, b) },
@@ -52,6 +57,36 @@ func TestConformanceEmbedded(t *testing.T) {
 	})
 }
 
+// TestConformanceLazy syncs all the while.
+func TestConformanceLazy(t *testing.T) {
+	sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20}, func(t *testing.T) sinkstest.Harness {
+		l := startLazy(t, t.TempDir())
+		ctx, cancel := context.WithCancel(t.Context())
+		var syncing sync.WaitGroup
+		syncing.Go(func() {
+			for ctx.Err() == nil {
+				if err := l.sink.Sync(context.WithoutCancel(t.Context())); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-time.After(20 * time.Millisecond):
+				case <-ctx.Done():
+				}
+			}
+		})
+		t.Cleanup(func() {
+			cancel()
+			syncing.Wait()
+			if l.forgotten.Load() > 0 {
+				t.Error("the broker is said to have forgotten something")
+			}
+		})
+		return sinkstest.Harness{
+			Sink: l.sink, Stored: func(t *testing.T) []sinkstest.Record { return storedAt(t, l.server.ClientURL()) },
+		}
+	})
+}
+
 // TestConformanceCluster has one cluster for all cases, and streams of its own for each.
 func TestConformanceCluster(t *testing.T) {
 	nodes := startCluster(t)
@@ -71,9 +106,13 @@ func TestConformanceCluster(t *testing.T) {
 	}
 	sinkstest.Run(t, sinkstest.Features{TooLarge: 2 << 20, Leader: true, Restart: true}, func(t *testing.T) sinkstest.Harness {
 		for _, name := range []string{"GEMINI", "GEMINI_DEAD"} {
-			if err := js.DeleteStream(t.Context(), name); err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
-				t.Fatal(err)
-			}
+			eventually(t, "deleted", func() error {
+				err := js.DeleteStream(ctxOf(t, 2*time.Second), name)
+				if errors.Is(err, natsjs.ErrStreamNotFound) {
+					return nil
+				}
+				return err
+			})
 		}
 		s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: url}, Replicas: 3})
 		var away []*broker
@@ -121,11 +160,10 @@ func storedAt(t *testing.T, url string) []sinkstest.Record {
 	var all []sinkstest.Record
 	for _, stream := range []string{"GEMINI", "GEMINI_DEAD"} {
 		for _, r := range readAll(t, js, jetstream.Conn{URL: url}, stream) {
-			event, err := r.Event()
-			if err != nil {
-				t.Fatal(err)
+			if r.Err != nil {
+				t.Fatal(r.Err)
 			}
-			all = append(all, sinkstest.Record{Dead: stream == "GEMINI_DEAD", ID: r.Header["Nats-Msg-Id"][0], Event: event})
+			all = append(all, sinkstest.Record{Dead: stream == "GEMINI_DEAD", ID: r.Header["Nats-Msg-Id"][0], Event: r.Event})
 		}
 	}
 	return all
@@ -134,7 +172,7 @@ func storedAt(t *testing.T, url string) []sinkstest.Record {
 var errEnough = errors.New("enough")
 
 // readAll returns what the stream holds now.
-func readAll(t *testing.T, js natsjs.JetStream, conn jetstream.Conn, stream string) []jetstream.Record {
+func readAll(t *testing.T, js natsjs.JetStream, conn jetstream.Conn, stream string) []sinks.Record {
 	t.Helper()
 	var info natsjs.Stream
 	eventually(t, "found", func() (err error) { info, err = js.Stream(ctxOf(t, 2*time.Second), stream); return err })
@@ -142,10 +180,10 @@ func readAll(t *testing.T, js natsjs.JetStream, conn jetstream.Conn, stream stri
 	if n == 0 {
 		return nil
 	}
-	return readN(t, conn, stream, jetstream.FromStart(), int(n))
+	return readN(t, conn, stream, sinks.FromStart(), int(n))
 }
 
-func readN(t *testing.T, conn jetstream.Conn, stream string, from jetstream.From, n int) []jetstream.Record {
+func readN(t *testing.T, conn jetstream.Conn, stream string, from sinks.From, n int) []sinks.Record {
 	t.Helper()
 	r, err := jetstream.NewReader(jetstream.ReaderConfig{Conn: conn, Stream: stream})
 	if err != nil {
@@ -154,8 +192,8 @@ func readN(t *testing.T, conn jetstream.Conn, stream string, from jetstream.From
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	var records []jetstream.Record
-	err = r.Read(ctx, from, func(r jetstream.Record) error {
+	var records []sinks.Record
+	err = r.Read(ctx, from, func(r sinks.Record) error {
 		records = append(records, r)
 		if len(records) == n {
 			return errEnough

@@ -50,7 +50,7 @@ func (cfg *EmbeddedConfig) options() (*server.Options, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store directory (BRIDGE_DATA_DIR): %w", err)
 	}
-	maxStore, err := storeLimit(cfg.Dir)
+	maxStore, err := storeLimit(cfg.Dir, cfg.Reserve)
 	if err != nil {
 		return nil, fmt.Errorf("store directory (BRIDGE_DATA_DIR): %w", err)
 	}
@@ -63,7 +63,9 @@ func (cfg *EmbeddedConfig) options() (*server.Options, error) {
 	opts.NoSigs = true
 	opts.DisableJetStreamBanner = true
 	opts.MaxConn, opts.MaxSubs, opts.MaxPayload = maxConnections, maxSubscriptions, cfg.MaxPayload
-	opts.JetStream, opts.StoreDir, opts.SyncAlways = true, cfg.Dir, true
+	opts.JetStream, opts.StoreDir = true, cfg.Dir
+	// Lazily it syncs by itself every two minutes; what counts is when Sync is called.
+	opts.SyncAlways = !cfg.Lazy
 	opts.JetStreamMaxStore, opts.JetStreamMaxMemory = maxStore, maxMemoryStore
 	return opts, nil
 }
@@ -92,18 +94,18 @@ func (cfg *EmbeddedConfig) address() (host string, port int, err error) {
 	return host, int(number), probe.Close()
 }
 
-// storeLimit is how large the store may grow in bytes: what it has, and what is free but for a reserve.
-// Within the limit a publish is refused at once, and accepted again when old events have expired; a disk that
-// is really full shuts the stream until the next start. The reserve is for what the server does not count:
-// indexes, consumer state, expired messages in blocks that are still in use.
-func storeLimit(dir string) (int64, error) {
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(dir, &disk); err != nil {
-		return 0, fmt.Errorf("free space of %q: %w", dir, err)
+// storeLimit is how large the store may grow in bytes: what it has, and what is free but for what it leaves to
+// others and to what the server does not count: indexes, consumer state, expired messages in blocks that are still
+// in use. Within the limit a publish is refused at once, and accepted again when old events have expired; a disk
+// that is really full shuts the stream until the next start.
+func storeLimit(dir string, others int64) (int64, error) {
+	free, _, err := space(dir)
+	if err != nil {
+		return 0, err
 	}
-	free := int64(disk.Bavail) * int64(disk.Bsize) //nolint:unconvert // Bsize has another type elsewhere than on Linux
+	free -= min(others, free/2)
 	var used int64
-	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
@@ -114,6 +116,16 @@ func storeLimit(dir string) (int64, error) {
 		return err
 	})
 	return max(used+free-min(free/10, maxDiskReserve), 1), err
+}
+
+// space is how many bytes of the disk are free, and how many there are.
+func space(dir string) (free, all int64, err error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return 0, 0, fmt.Errorf("free space of %q: %w", dir, err)
+	}
+	block := int64(disk.Bsize) //nolint:unconvert // it has another type elsewhere than on Linux
+	return int64(disk.Bavail) * block, int64(disk.Blocks) * block, nil
 }
 
 // accounts is the part of the server's configuration that keeps strangers out of the bridge's account. The

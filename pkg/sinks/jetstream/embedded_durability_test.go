@@ -40,14 +40,30 @@ func TestEmbeddedPublishProcess(t *testing.T) {
 	if os.Getenv(helperDir) == "" {
 		return
 	}
-	e := startEmbeddedServer(t, embeddedConfig(os.Getenv(helperDir)))
+	cfg := embeddedConfig(os.Getenv(helperDir))
+	cfg.Lazy = os.Getenv(helperLazy) != ""
+	e := startEmbeddedServer(t, cfg)
 	_, js := embeddedBridge(t, e)
 	if _, err := js.Stream(t.Context(), "GEMINI"); err != nil {
 		makeEmbeddedStreams(t, js)
 	}
 	count, _ := strconv.Atoi(os.Getenv(helperCount))
 	workers, _ := strconv.Atoi(os.Getenv(helperWorkers))
-	var publishing sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	var publishing, syncing sync.WaitGroup
+	syncing.Go(func() {
+		for ctx.Err() == nil {
+			if err := e.Sync(t.Context()); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	})
+	defer syncing.Wait()
+	defer cancel()
 	for worker := range workers {
 		publishing.Go(func() {
 			for i := 0; i < count || count == 0; i++ {
@@ -76,7 +92,7 @@ func TestEmbeddedSyncAlways(t *testing.T) {
 // What the store already holds counts towards its limit, so a full store that starts again may still be used.
 func TestEmbeddedStoreLimit(t *testing.T) {
 	dir := t.TempDir()
-	empty, err := jetstream.StoreLimit(dir)
+	empty, err := jetstream.StoreLimit(dir, 0)
 	if err != nil || empty <= 0 {
 		t.Fatal(empty, err)
 	}
@@ -84,11 +100,18 @@ func TestEmbeddedStoreLimit(t *testing.T) {
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "1.blk"), nil, 0o600), os.Truncate(filepath.Join(dir, "1.blk"), held)); err != nil {
 		t.Fatal(err)
 	}
-	full, err := jetstream.StoreLimit(dir)
+	full, err := jetstream.StoreLimit(dir, 0)
+	const reserve = 100 << 20
+	if left, err := jetstream.StoreLimit(dir, reserve); err != nil || left > full-reserve*9/10 || left < full-reserve*11/10 {
+		t.Errorf("with a reserve of 100 MiB the limit is %d, without it %d, %v", left, full, err)
+	}
+	if left, err := jetstream.StoreLimit(dir, 1<<60); err != nil || left <= held || left > full {
+		t.Errorf("with a reserve of more than there is the limit is %d, %v", left, err)
+	}
 	if got := full - empty; err != nil || got < held*9/10 || got > held*11/10 {
 		t.Errorf("with a block of 1 TiB the limit is %d more, %v", got, err)
 	}
-	if _, err := jetstream.StoreLimit(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := jetstream.StoreLimit(filepath.Join(dir, "none"), 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("of no directory: %v", err)
 	}
 }
@@ -139,12 +162,18 @@ func TestEmbeddedRestart(t *testing.T) {
 }
 
 // Killed again and again in the middle of publishing, on one store: what was acknowledged is there, and its ids
-// are known.
+// are known. That is so without any sync: what a kill leaves is in the page cache.
 func TestEmbeddedKill(t *testing.T) {
+	for _, lazy := range []string{"", "lazy"} {
+		t.Run(lazy, func(t *testing.T) { embeddedKill(t, lazy) })
+	}
+}
+
+func embeddedKill(t *testing.T, lazy string) {
 	dir := t.TempDir()
 	var acked []string
 	for round := range 5 {
-		cmd := helperCommand("TestEmbeddedPublishProcess", dir, helperWorkers+"=8", helperRound+"="+strconv.Itoa(round))
+		cmd := helperCommand("TestEmbeddedPublishProcess", dir, helperWorkers+"=8", helperRound+"="+strconv.Itoa(round), helperLazy+"="+lazy)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -204,8 +233,13 @@ func embeddedStored(t *testing.T, js natsjs.JetStream) map[string]string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	messages, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Stop()
 	for range stream.CachedInfo().State.Msgs {
-		m, err := consumer.Next(natsjs.FetchContext(ctx))
+		m, err := messages.Next(natsjs.NextContext(ctx))
 		if err != nil {
 			t.Fatal(err)
 		}

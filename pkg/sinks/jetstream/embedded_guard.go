@@ -27,16 +27,16 @@ const guardTimeout = 5 * time.Second
 // A push consumer delivers inside the bridge's account. One on the dead letters with the deliver subject
 // "gemini.x", and a live subscription to just that subject, would store dead letters as events. So strangers
 // get pull consumers only; their replies reach them alone.
-func (e *Embedded) startGuard() error {
-	nc, err := nats.Connect("", append(e.ConnOptions(), nats.Name("guard"), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))...)
+func (n *node) startGuard(password string) error {
+	nc, err := nats.Connect("", append(connOptions(n.srv, password), nats.Name("guard"), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))...)
 	if err != nil {
 		return err
 	}
-	e.guard = nc
+	n.guard = nc
 	sub, err := nc.Subscribe(guardSubject+">", func(m *nats.Msg) {
 		if answer := forward(nc, m); answer != nil {
 			if err := m.Respond(answer); err != nil {
-				e.log.Warnf("Answer to a consumer's request: %v", err)
+				n.log.Warnf("Answer to a consumer's request: %v", err)
 			}
 		}
 	})

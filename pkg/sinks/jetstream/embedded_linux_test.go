@@ -14,9 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
+	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
 )
 
 // No acknowledgement before its fsync, as the kernel sees it: between two of them there is a write to the
@@ -138,35 +142,38 @@ func TestReadTrace(t *testing.T) {
 	}
 }
 
-// A disk without space: no acknowledgement, a health that says why, and after a new start everything that was
-// acknowledged. A process of its own is starved: by a small file system where the kernel lets us mount one, in a
-// name space that ends with the process, and by a limit on the size of files everywhere.
+// A disk without space: no acknowledgement, a health that says why, and a new start as soon as there is room, with
+// everything that was acknowledged. A process of its own is starved: by a small file system where the kernel lets us
+// mount one, in a name space that ends with the process, and by a limit on the size of files everywhere.
 func TestEmbeddedFullDisk(t *testing.T) {
-	t.Run("limited files", func(t *testing.T) {
-		if out, err := helperCommand("TestEmbeddedStarvedProcess", t.TempDir(), helperStarve+"=files").CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-	})
-	t.Run("small file system", func(t *testing.T) {
-		cmd := helperCommand("TestEmbeddedStarvedProcess", t.TempDir(), helperStarve+"=mount")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-		if os.Geteuid() != 0 {
-			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-		}
-		out, err := cmd.CombinedOutput()
-		switch exit := (*exec.ExitError)(nil); {
-		case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSPC), errors.As(err, &exit) && exit.ExitCode() == mountRefused:
-			t.Logf("no mounts here (%v); what is left is the limit on files", err)
-		case err != nil:
-			t.Errorf("%v\n%s", err, out)
-		}
-	})
+	for _, lazy := range []string{"", "lazy"} {
+		t.Run("limited files "+lazy, func(t *testing.T) {
+			if out, err := helperCommand("TestEmbeddedStarvedProcess", t.TempDir(), helperStarve+"=files", helperLazy+"="+lazy).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+		t.Run("small file system "+lazy, func(t *testing.T) {
+			cmd := helperCommand("TestEmbeddedStarvedProcess", t.TempDir(), helperStarve+"=mount", helperLazy+"="+lazy)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+			if os.Geteuid() != 0 {
+				cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+				cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+				cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+			}
+			out, err := cmd.CombinedOutput()
+			switch exit := (*exec.ExitError)(nil); {
+			case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSPC), errors.As(err, &exit) && exit.ExitCode() == mountRefused:
+				t.Logf("no mounts here (%v); what is left is the limit on files", err)
+			case err != nil:
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
 }
 
 const (
 	helperStarve = "EMBEDDED_HELPER_STARVE" // "files" or "mount"
+	helperLazy   = "EMBEDDED_HELPER_LAZY"   // not empty
 	mountRefused = 75
 )
 
@@ -208,47 +215,101 @@ func TestEmbeddedStarvedProcess(t *testing.T) {
 		feed = func() error { return os.Remove(ballast) }
 		want = syscall.ENOSPC
 	}
+	log := &logs{}
 	cfg := embeddedConfig(filepath.Join(dir, "nats"))
+	cfg.Lazy, cfg.Log = os.Getenv(helperLazy) != "", zerolog.New(log)
 	e := startEmbeddedServer(t, cfg)
 	_, js := embeddedBridge(t, e)
 	makeEmbeddedStreams(t, js)
 	if want == syscall.ENOSPC {
 		starveByLimit(t, e, js)
 	}
+	s := openOnEmbedded(t, e, cfg.Lazy)
+	told := make(chan struct{}, 100)
+	s.OnForgotten(func() { told <- struct{}{} })
+	consumer, err := nats.Connect(e.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Close()
 
 	if err := starve(); err != nil {
 		t.Fatal(err)
 	}
-	acked, err := publishUntilRefused(t, js, "starving")
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("after %d messages: %v, want no answer", acked, err)
+	acked := 0
+	for ; acked < 10_000; acked++ {
+		ctx := ctxOf(t, 3*time.Second)
+		if _, err = s.Publish(ctx, sinkstest.LargeEvent(acked, 20<<10)); err == nil {
+			continue
+		}
+		if !errors.Is(err, sinks.ErrUnknown) || !strings.Contains(err.Error(), "write error") || !strings.Contains(err.Error(), want.Error()) || ctx.Err() != nil {
+			t.Errorf("after %d events: %v, want ErrUnknown and the reason before the deadline", acked, err)
+		}
+		break
 	}
-	if err := e.Healthy(); err == nil || !strings.Contains(err.Error(), "'BRIDGE > GEMINI' write error") || !strings.Contains(err.Error(), want.Error()) {
-		t.Errorf("Healthy: %v, want it to name the stream and %q", err, want)
+	if acked == 0 || acked == 10_000 {
+		t.Errorf("%d were acknowledged", acked)
+	}
+	if want == syscall.ENOSPC {
+		// It stays down, and says so, until there is room.
+		for start := time.Now(); time.Since(start) < time.Second; time.Sleep(50 * time.Millisecond) {
+			if _, err := s.Publish(ctxOf(t, 3*time.Second), sinkstest.Event(acked)); err == nil || errors.Is(err, sinks.ErrUnknown) || !strings.Contains(err.Error(), want.Error()) {
+				t.Fatalf("Publish: %v, want it not to be sent", err)
+			}
+			if err := ready(t, s); err == nil || !strings.Contains(err.Error(), want.Error()) {
+				t.Fatalf("Ready: %v, want %v", err, want)
+			}
+		}
 	}
 	if err := feed(); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Healthy(); err == nil {
-		t.Error("healthy again without a new start")
-	}
-	closeEmbedded(t, e)
+	eventually(t, "published", func() error {
+		_, err := s.Publish(ctxOf(t, 3*time.Second), sinkstest.Event(acked))
+		return err
+	})
+	eventuallyReady(t, s)
 
-	e = startEmbeddedServer(t, cfg)
-	if err := e.Healthy(); err != nil {
-		t.Errorf("after the new start: %v", err)
-	}
-	_, js = embeddedBridge(t, e)
 	stored := embeddedStored(t, js)
-	for i := range acked {
-		if id := fmt.Sprint("starving-", i); stored[id] == "" {
+	for i := range acked + 1 {
+		if id := sinkstest.Event(i).ID; stored[id] == "" {
 			t.Errorf("%s of %d was acknowledged and is lost", id, acked)
 		}
 	}
-	if acked == 0 {
-		t.Error("nothing was acknowledged")
+	eventually(t, "reconnected", func() error {
+		if !consumer.IsConnected() || consumer.Reconnects == 0 || consumer.ConnectedUrl() != e.ClientURL() {
+			return errors.New(consumer.Status().String())
+		}
+		return nil
+	})
+	if got := len(told) > 0; got != cfg.Lazy {
+		t.Errorf("the sink told that something may be forgotten: %t, want %t", got, cfg.Lazy)
 	}
-	embeddedPublish(t, js, "gemini.a", "afterwards", "x")
+	if want == syscall.ENOSPC {
+		for _, line := range []string{"it is started anew when", "started anew after"} {
+			if n := log.count(line); n != 1 {
+				t.Errorf("logged %q %d times, want once:\n%s", line, n, log)
+			}
+		}
+	}
+}
+
+func openOnEmbedded(t *testing.T, e *jetstream.Embedded, lazy bool) *jetstream.Sink {
+	t.Helper()
+	if !lazy {
+		s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{ConnOptions: e.ConnOptions()}, Health: e.Healthy})
+		return s
+	}
+	s, err := jetstream.NewLazy(jetstream.Config{Log: zerolog.Nop()}, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.Sink
 }
 
 // starveByLimit fills what the server may have of the disk. That is refused at once and shuts nothing.

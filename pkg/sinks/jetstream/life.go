@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/gembridge/bridge/pkg/sinks"
 )
 
 const (
@@ -69,6 +72,58 @@ func (s *Sink) watch(closed <-chan struct{}) {
 	}
 }
 
+// connection returns the connection, and what is closed when it breaks. A short loss is waited out. The error is
+// ctx's, sinks.ErrClosed, or says why nothing can be published to the stream.
+func (p *publication) connection(ctx context.Context) (nc *nats.Conn, broken <-chan struct{}, err error) {
+	s := p.sink
+	for {
+		s.mu.Lock()
+		nc, up, changed, since, why, barred := s.nc, s.up, s.changed, s.since, s.why.err, cmp.Or(s.denied.inbox, p.stream.barred)
+		doubt := s.memory.doubt
+		if up && doubt == nil {
+			p.renew()
+		} else if up {
+			since, why = s.memory.since, s.memory.why
+		}
+		s.mu.Unlock()
+		rest := patience - time.Since(since)
+		switch {
+		case s.life.Err() != nil:
+			return nil, nil, sinks.ErrClosed
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case up && barred != nil:
+			return nil, nil, barred
+		case up && doubt == nil:
+			return nc, changed, nil
+		case rest <= 0:
+			return nil, nil, why
+		}
+		timer := time.NewTimer(rest)
+		select {
+		case <-changed:
+		case <-doubt:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-s.life.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// renew makes sure that no answer counts that was given in another epoch. The caller holds Sink.mu.
+func (p *publication) renew() {
+	if p.epoch == p.sink.memory.epoch {
+		return
+	}
+	p.epoch, p.acked = p.sink.memory.epoch, p.stream.last.sequence
+	if p.sent > 0 && p.sink.forgotten != nil {
+		p.sink.inbox.shut(p.exchange)
+		p.exchange = p.sink.inbox.open(p.msg.Subject)
+		p.msg.Reply = p.exchange.reply
+	}
+}
+
 // dial connects once. Later losses are nats.go's to mend, for it knows the cluster's other servers, until it gives
 // up: then closed is closed. It gives up when a server refuses the credentials twice, which is as well: only a new
 // dial reads a new seed file.
@@ -120,7 +175,10 @@ func (s *Sink) isUp(nc *nats.Conn) {
 	if s.up || !nc.IsConnected() || s.life.Err() != nil {
 		return
 	}
-	s.up = true
+	if s.events.acked || s.dead.acked {
+		s.ponder()
+	}
+	s.up, s.server = true, nc.ConnectedServerId()
 	s.said = [troubleKinds]bool{}
 	s.change()
 	s.cfg.Log.Info().Str(LogKeyServer, nc.ConnectedServerName()).Msg("connected to NATS at " + s.cfg.servers())
@@ -148,6 +206,7 @@ func (s *Sink) isDown(err error) {
 	}
 	s.why = s.cfg.explain(err, s.up)
 	if s.up {
+		s.memory.epoch++
 		s.up, s.denied = false, denied{} // reset here, for the next connection's denials may come before isUp
 		s.change()
 	}

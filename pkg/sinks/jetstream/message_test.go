@@ -24,8 +24,8 @@ func TestStructuredMessage(t *testing.T) {
 	s, _ := openOn(t, b)
 	publish(t, s, 7)
 	got := first(t, b, "GEMINI")
-	if want := "gemini.batch.succeeded"; got.Subject != want {
-		t.Errorf("subject: got %s, want %s", got.Subject, want)
+	if want := "gemini.batch.succeeded"; got.Name != want {
+		t.Errorf("subject: got %s, want %s", got.Name, want)
 	}
 	mustHaveHeaders(t, got, map[string]string{
 		"Content-Type": "application/cloudevents+json", "Nats-Msg-Id": "msg_7", "webhook-id": "msg_7", "traceparent": traceParent,
@@ -102,9 +102,8 @@ func TestSparseEvent(t *testing.T) {
 		"Content-Type": "application/json", "Nats-Msg-Id": "jwt_1", "ce-specversion": "1.0", "ce-id": "jwt_1", "ce-source": "s",
 		"ce-type": "t", "ce-datacontenttype": "application/json", "ce-partitionkey": "jwt_1",
 	})
-	event, err := got.Event()
-	if err != nil || string(event) != string(e.Structured) {
-		t.Errorf("Event: got %s, %v, want %s", event, err, e.Structured)
+	if got.Err != nil || string(got.Event) != string(e.Structured) {
+		t.Errorf("Event: got %s, %v, want %s", got.Event, got.Err, e.Structured)
 	}
 }
 
@@ -124,7 +123,7 @@ func TestHeaderValues(t *testing.T) {
 		if _, err := s.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
-		got := readN(t, jetstream.Conn{URL: b.url()}, "GEMINI", jetstream.FromStart(), i+1)[i].Header["ce-subject"]
+		got := readN(t, jetstream.Conn{URL: b.url()}, "GEMINI", sinks.FromStart(), i+1)[i].Header["ce-subject"]
 		if !slices.Equal(got, []string{c.want}) {
 			t.Errorf("%q: got %q, want %s", c.value, got, c.want)
 		}
@@ -142,8 +141,8 @@ func TestDeadLetterSubjects(t *testing.T) {
 		if _, err := s.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
-		records := readN(t, jetstream.Conn{URL: b.url()}, "GEMINI_DEAD", jetstream.FromStart(), i+1)
-		if got := records[i].Subject; got != c.want {
+		records := readN(t, jetstream.Conn{URL: b.url()}, "GEMINI_DEAD", sinks.FromStart(), i+1)
+		if got := records[i].Name; got != c.want {
 			t.Errorf("name %q: subject %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -163,12 +162,12 @@ func TestUnfitID(t *testing.T) {
 	}
 }
 
-func first(t *testing.T, b *broker, stream string) jetstream.Record {
+func first(t *testing.T, b *broker, stream string) sinks.Record {
 	t.Helper()
-	return readN(t, jetstream.Conn{URL: b.url()}, stream, jetstream.FromStart(), 1)[0]
+	return readN(t, jetstream.Conn{URL: b.url()}, stream, sinks.FromStart(), 1)[0]
 }
 
-func mustHaveHeaders(t *testing.T, r jetstream.Record, want map[string]string) {
+func mustHaveHeaders(t *testing.T, r sinks.Record, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
 	for k, v := range r.Header {

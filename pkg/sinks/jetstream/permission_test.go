@@ -101,3 +101,32 @@ func TestNoInbox(t *testing.T) {
 		t.Errorf("logged %d times, want once:\n%s", n, l)
 	}
 }
+
+// TestMayNotAsk: a broker that does not let us look at what it has must be taken for one that has lost it.
+func TestMayNotAsk(t *testing.T) {
+	for _, subject := range []string{"$JS.API.STREAM.INFO.GEMINI", "$JS.API.STREAM.MSG.GET.GEMINI"} {
+		b := startBroker(t, func(o *server.Options) {
+			o.Users = []*server.User{{Username: "joe", Password: "joe", Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{Deny: []string{subject}},
+			}}, {Username: "admin", Password: "admin"}}
+		})
+		for name, subject := range map[string]string{"GEMINI": "gemini.>", "GEMINI_DEAD": "gemini-dead.>"} {
+			cfg := good()
+			cfg.Name, cfg.Subjects = name, []string{subject}
+			if _, err := b.admin(t, nats.UserInfo("admin", "admin")).CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := &forgetful{}
+		f.Sink, f.log = openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), User: "joe", Password: secret.New("joe")}})
+		f.OnForgotten(func() { f.calls.Add(1) })
+		eventuallyAccepting(t, f.Sink)
+		publish(t, f.Sink, 0)
+		b.stop(t)
+		b.start(t)
+		publish(t, f.Sink, 1)
+		if f.calls.Load() != 1 || f.log.count("allow the user to publish to "+subject) == 0 {
+			t.Errorf("told %d times, want once, naming %s:\n%s", f.calls.Load(), subject, f.log)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package jetstream
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +38,8 @@ const (
 //
 // Until ctx ends it is sent again under the same id: after a second (a third of ctx's time, if that is shorter)
 // without an answer, when the connection broke and is back, and while a cluster has no leader. An answer to any of
-// the attempts counts. A broker that has been away for more than a second is an error at once.
+// the attempts counts. A broker that has been away for more than a second is an error at once, and so is one that
+// does not say for that long, after it came back, whether it still has what it acknowledged.
 func (s *Sink) Publish(ctx context.Context, event *schema.Event) (sinks.Ack, error) {
 	s.mu.Lock()
 	if s.closed {
@@ -68,9 +68,10 @@ func (s *Sink) Publish(ctx context.Context, event *schema.Event) (sinks.Ack, err
 	if event.Dead {
 		p.stream = s.dead
 	}
-	defer s.inbox.shut(p.exchange)
+	defer func() { s.inbox.shut(p.exchange) }()
 	msg.Reply = p.exchange.reply
 	p.newest = p.stream.newest.Load()
+	p.epoch = -1
 	return p.run(ctx)
 }
 
@@ -81,6 +82,8 @@ type publication struct {
 	msg      *nats.Msg
 	exchange *exchange
 	newest   uint64 // in the stream, before the first attempt
+	epoch    int    // of the sink's memory, at the last attempt
+	acked    uint64 // the stream's newest ack when the epoch began for this publication
 	sent     int    // attempts
 	open     int    // attempts without an answer
 	last     error  // why the last attempt failed, if it did
@@ -94,7 +97,7 @@ func (p *publication) run(ctx context.Context) (sinks.Ack, error) {
 	timer := time.NewTimer(attempt)
 	defer timer.Stop()
 	for {
-		nc, broken, err := p.sink.connection(ctx, p.stream)
+		nc, broken, err := p.connection(ctx)
 		if err != nil {
 			return p.fail(err)
 		}
@@ -136,37 +139,6 @@ func (p *publication) run(ctx context.Context) (sinks.Ack, error) {
 		case <-ctx.Done():
 		case <-p.sink.life.Done():
 		}
-	}
-}
-
-// connection returns the connection, and what is closed when it breaks. A short loss is waited out. The error is
-// ctx's, sinks.ErrClosed, or says why nothing can be published to the stream.
-func (s *Sink) connection(ctx context.Context, st *stream) (nc *nats.Conn, broken <-chan struct{}, err error) {
-	for {
-		s.mu.Lock()
-		nc, up, changed, since, why, barred := s.nc, s.up, s.changed, s.since, s.why, cmp.Or(s.denied.inbox, st.barred)
-		s.mu.Unlock()
-		rest := patience - time.Since(since)
-		switch {
-		case s.life.Err() != nil:
-			return nil, nil, sinks.ErrClosed
-		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
-		case up && barred != nil:
-			return nil, nil, barred
-		case up:
-			return nc, changed, nil
-		case rest <= 0:
-			return nil, nil, why.err
-		}
-		timer := time.NewTimer(rest)
-		select {
-		case <-changed:
-		case <-timer.C:
-		case <-ctx.Done():
-		case <-s.life.Done():
-		}
-		timer.Stop()
 	}
 }
 
@@ -244,7 +216,10 @@ func (p *publication) read(ctx context.Context, a answer) (ack sinks.Ack, done b
 	case reply.Error == nil:
 		// A repetition that finds its own first attempt is no duplicate: that one is newer than all there was before.
 		own := p.sent > 1 && reply.Seq > p.newest
-		p.stream.saw(reply.Seq)
+		if !p.sink.remembers(p, reply.Seq, reply.Duplicate) {
+			p.open++
+			return ack, false, errors.New("the connection broke before the answer was read")
+		}
 		return sinks.Ack{Position: sinks.Position{Sequence: reply.Seq}, Duplicate: reply.Duplicate && !own}, true, nil
 	case slices.Contains(never, reply.Error.ErrorCode):
 		ack, err = p.refuse(fmt.Sprintf("the event has %d bytes, too large for stream %s: nats stream edit %s --max-msg-size=-1",

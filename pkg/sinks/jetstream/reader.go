@@ -2,19 +2,21 @@ package jetstream
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"maps"
 	"net/textproto"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gembridge/bridge/pkg/sinks"
 )
+
+// quietTime is how long a reader that has an end to reach waits for a record before it asks whether one is to come.
+const quietTime = time.Second
 
 // ReaderConfig says where to read.
 type ReaderConfig struct {
@@ -26,38 +28,6 @@ type ReaderConfig struct {
 type Reader struct {
 	nc     *nats.Conn
 	stream string
-}
-
-// From says where to begin.
-type From struct {
-	kind  fromKind
-	since time.Time
-}
-
-type fromKind int
-
-const (
-	fromStart fromKind = iota
-	fromNew
-	fromSince
-)
-
-// FromStart begins with the oldest record.
-func FromStart() From { return From{} }
-
-// FromNew begins with the first record stored after Read was called.
-func FromNew() From { return From{kind: fromNew} }
-
-// FromSince begins with the first record stored at t or later.
-func FromSince(t time.Time) From { return From{kind: fromSince, since: t} }
-
-// Record is one message of the stream.
-type Record struct {
-	Subject  string
-	Header   map[string][]string // names as they were written
-	Data     []byte
-	Sequence uint64
-	Time     time.Time // when it was stored
 }
 
 // NewReader connects. The error is a mistake in cfg, or that NATS cannot be reached now; no secret is in it.
@@ -77,41 +47,54 @@ func NewReader(cfg ReaderConfig) (*Reader, error) {
 	return &Reader{nc: nc, stream: cfg.Stream}, nil
 }
 
-// Read calls fn with one record after the other, in the stream's order, and waits for new ones. It goes on over
-// lost connections, until ctx ends or fn returns an error, and returns that error. A stream that does not exist is
-// an error too.
-func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) error {
+// Read reads as sinks.Reader says, in the stream's order.
+func (r *Reader) Read(ctx context.Context, from sinks.From, fn func(sinks.Record) error) error {
 	js, err := jetstream.New(r.nc)
 	if err != nil {
 		return err
 	}
 	var stream jetstream.Stream
 	err = persist(ctx, func(ctx context.Context) (err error) { stream, err = js.Stream(ctx, r.stream); return err })
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = fmt.Errorf("%w (%w)", sinks.ErrMissing, err)
+	}
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.stream, err)
 	}
+	last := stream.CachedInfo().State.LastSeq
 	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
-	switch from.kind {
-	case fromNew:
+	switch {
+	case from.New:
 		// By sequence, for "new" would begin later when the consumer is made again after a lost connection.
 		cfg.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
-		cfg.OptStartSeq = stream.CachedInfo().State.LastSeq + 1
-	case fromSince:
+		cfg.OptStartSeq = last + 1
+	case !from.Since.IsZero():
 		cfg.DeliverPolicy = jetstream.DeliverByStartTimePolicy
-		cfg.OptStartTime = &from.since
+		cfg.OptStartTime = &from.Since
 	}
 	var consumer jetstream.Consumer
 	err = persist(ctx, func(ctx context.Context) (err error) { consumer, err = stream.OrderedConsumer(ctx, cfg); return err })
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.stream, err)
 	}
-	messages, err := consumer.Messages()
+	if from.ToEnd && consumer.CachedInfo().NumPending == 0 {
+		return nil
+	}
+	// A pull that nobody answers is made anew soon.
+	messages, err := consumer.Messages(jetstream.PullExpiry(4*time.Second), jetstream.PullHeartbeat(time.Second))
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.stream, err)
 	}
 	defer messages.Stop()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		msg, err := r.next(ctx, messages, from.ToEnd)
+		if errors.Is(err, errQuiet) {
+			// What was to come may have been deleted meanwhile.
+			if info, err := consumer.Info(ctx); err == nil && info.NumPending == 0 {
+				return nil
+			}
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("stream %s: %w", r.stream, err)
 		}
@@ -119,13 +102,25 @@ func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) err
 		if err != nil {
 			return fmt.Errorf("stream %s: %w", r.stream, err)
 		}
-		if err := fn(Record{
-			Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp,
-		}); err != nil {
+		if from.ToEnd && meta.Sequence.Stream > last {
+			return nil
+		}
+		record := sinks.Record{
+			Name: msg.Subject(), Position: sinks.Position{Sequence: meta.Sequence.Stream}, Time: meta.Timestamp,
+			Header: msg.Headers(), Data: msg.Data(),
+		}
+		record.Event, record.Err = eventOf(record.Header, record.Data)
+		if err := fn(record); err != nil {
 			return err
+		}
+		if from.ToEnd && (meta.NumPending == 0 || meta.Sequence.Stream == last) {
+			return nil
 		}
 	}
 }
+
+// errQuiet appears when no record came for a while.
+var errQuiet = errors.New("no record came")
 
 // askTimeout is for how long an answer is waited for before the question is put again.
 const askTimeout = 2 * time.Second
@@ -142,17 +137,28 @@ func persist(ctx context.Context, ask func(context.Context) error) error {
 	}
 }
 
+// next waits for the next record; when there is an end to reach, not for long without looking.
+func (r *Reader) next(ctx context.Context, messages jetstream.MessagesContext, toEnd bool) (jetstream.Msg, error) {
+	if !toEnd {
+		return messages.Next(jetstream.NextContext(ctx))
+	}
+	waiting, cancel := context.WithTimeout(ctx, quietTime)
+	defer cancel()
+	msg, err := messages.Next(jetstream.NextContext(waiting))
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+		return nil, errQuiet
+	}
+	return msg, err
+}
+
 // Close ends the connection. Read returns then.
 func (r *Reader) Close() { r.nc.Close() }
 
-// ErrNoEvent appears when a record holds no CloudEvent in either content mode.
-var ErrNoEvent = errors.New("record holds no CloudEvent")
-
-// Event returns the record's CloudEvent in the JSON format, whichever content mode it has. The error matches
-// ErrNoEvent.
-func (r Record) Event() ([]byte, error) {
+// eventOf returns a record's CloudEvent in the JSON format, whichever content mode it has. The error matches
+// sinks.ErrNoEvent.
+func eventOf(headers map[string][]string, data []byte) ([]byte, error) {
 	header := func(name string) string {
-		for k, v := range r.Header {
+		for k, v := range headers {
 			if textproto.CanonicalMIMEHeaderKey(k) == textproto.CanonicalMIMEHeaderKey(name) && len(v) > 0 {
 				return v[0]
 			}
@@ -160,60 +166,27 @@ func (r Record) Event() ([]byte, error) {
 		return ""
 	}
 	if strings.HasPrefix(strings.ToLower(header(headerContentType)), "application/cloudevents") {
-		if !jsontext.Value(r.Data).IsValid() {
-			return nil, fmt.Errorf("%w: not JSON", ErrNoEvent)
+		if !jsontext.Value(data).IsValid() {
+			return nil, fmt.Errorf("%w: not JSON", sinks.ErrNoEvent)
 		}
-		return r.Data, nil
+		return data, nil
 	}
 	if header(headerAttribute+"specversion") == "" {
-		return nil, fmt.Errorf("%w: no ce-specversion", ErrNoEvent)
+		return nil, fmt.Errorf("%w: no ce-specversion", sinks.ErrNoEvent)
 	}
-	attributes := make(map[string]string, len(r.Header))
-	for k, v := range r.Header {
+	attributes := make(map[string]string, len(headers))
+	for k, v := range headers {
 		name, found := strings.CutPrefix(strings.ToLower(k), headerAttribute)
 		if !found || len(v) == 0 {
 			continue
 		}
 		value, err := percentDecode(v[0])
 		if err != nil {
-			return nil, fmt.Errorf("%w: header %s: %w", ErrNoEvent, k, err)
+			return nil, fmt.Errorf("%w: header %s: %w", sinks.ErrNoEvent, k, err)
 		}
 		if value != "" {
 			attributes[name] = value
 		}
 	}
-	return appendEvent(attributes, r.Data)
-}
-
-// appendEvent writes the JSON form: the attributes in the order of schema.Event, then extensions by name, then data.
-func appendEvent(attributes map[string]string, data []byte) ([]byte, error) {
-	names := slices.DeleteFunc(attributeOrder(), func(name string) bool { return attributes[name] == "" })
-	for _, name := range slices.Sorted(maps.Keys(attributes)) {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	b := []byte{'{'}
-	for _, name := range names {
-		var err error
-		if b, err = jsontext.AppendQuote(b, name); err != nil {
-			return nil, fmt.Errorf("%w: attribute %q: %w", ErrNoEvent, name, err)
-		}
-		b = append(b, ':')
-		if b, err = jsontext.AppendQuote(b, attributes[name]); err != nil {
-			return nil, fmt.Errorf("%w: attribute %q: %w", ErrNoEvent, name, err)
-		}
-		b = append(b, ',')
-	}
-	if jsontext.Value(data).IsValid() {
-		b = append(append(b, `"data":`...), data...)
-	} else {
-		b = append(append(b, `"data_base64":"`...), base64.StdEncoding.EncodeToString(data)...)
-		b = append(b, '"')
-	}
-	return append(b, '}'), nil
-}
-
-func attributeOrder() []string {
-	return []string{"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "partitionkey"}
+	return sinks.JoinEvent(attributes, data)
 }

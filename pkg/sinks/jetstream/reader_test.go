@@ -3,10 +3,12 @@ package jetstream_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 )
 
@@ -25,16 +27,16 @@ func TestReadFrom(t *testing.T) {
 	conn := jetstream.Conn{URL: b.url()}
 	publish(t, s, 0)
 	publish(t, s, 1)
-	all := readN(t, conn, "GEMINI", jetstream.FromStart(), 2)
+	all := readN(t, conn, "GEMINI", sinks.FromStart(), 2)
 	for i, r := range all {
-		if r.Sequence != uint64(i+1) || r.Time.IsZero() {
-			t.Errorf("record %d: sequence %d at %s", i, r.Sequence, r.Time)
+		if r.Position.Sequence != uint64(i+1) || r.Time.IsZero() {
+			t.Errorf("record %d: sequence %d at %s", i, r.Position.Sequence, r.Time)
 		}
 	}
 	publish(t, s, 2)
-	since := readN(t, conn, "GEMINI", jetstream.FromSince(all[1].Time), 2)
-	if since[0].Sequence != 2 || since[1].Sequence != 3 {
-		t.Errorf("since the second: got %d, %d, want 2, 3", since[0].Sequence, since[1].Sequence)
+	since := readN(t, conn, "GEMINI", sinks.FromSince(all[1].Time), 2)
+	if since[0].Position.Sequence != 2 || since[1].Position.Sequence != 3 {
+		t.Errorf("since the second: got %d, %d, want 2, 3", since[0].Position.Sequence, since[1].Position.Sequence)
 	}
 }
 
@@ -53,7 +55,7 @@ func TestReadNew(t *testing.T) {
 	seen := make(chan uint64, 10)
 	done := make(chan error, 1)
 	go func() {
-		done <- r.Read(ctx, jetstream.FromNew(), func(r jetstream.Record) error { seen <- r.Sequence; return nil })
+		done <- r.Read(ctx, sinks.FromNew(), func(r sinks.Record) error { seen <- r.Position.Sequence; return nil })
 	}()
 	js := b.admin(t)
 	eventually(t, "reading", func() error {
@@ -94,14 +96,74 @@ func TestReadErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	err = r.Read(t.Context(), jetstream.FromStart(), func(jetstream.Record) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "stream NONE: ") || !strings.Contains(err.Error(), "not found") {
+	err = r.Read(t.Context(), sinks.FromStart(), func(sinks.Record) error { return nil })
+	if err == nil || !errors.Is(err, sinks.ErrMissing) || !strings.Contains(err.Error(), "stream NONE: ") || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("missing stream: %v", err)
 	}
 	b.stop(t)
 	_, err = jetstream.NewReader(jetstream.ReaderConfig{Conn: jetstream.Conn{URL: "nats://joe:hush@" + strings.TrimPrefix(b.url(), "nats://")}})
 	if err == nil || !strings.Contains(err.Error(), "cannot be reached") || strings.Contains(err.Error(), "hush") {
 		t.Errorf("no broker: %v", err)
+	}
+}
+
+// TestReadToEnd: what is there is read, also when the last ones are gone, and nothing is waited for.
+func TestReadToEnd(t *testing.T) {
+	b := startBroker(t, nil)
+	s, _ := openOn(t, b)
+	publish(t, s, 0)
+	js := b.admin(t)
+	stream, err := js.Stream(t.Context(), "GEMINI")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := jetstream.NewReader(jetstream.ReaderConfig{Conn: jetstream.Conn{URL: b.url()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	read := func(from sinks.From, each func(uint64)) (got []uint64) {
+		t.Helper()
+		from.ToEnd = true
+		if err := r.Read(ctx, from, func(r sinks.Record) error {
+			got = append(got, r.Position.Sequence)
+			each(r.Position.Sequence)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	nothing := func(uint64) {}
+	if got := read(sinks.FromStart(), nothing); !slices.Equal(got, []uint64{1}) {
+		t.Errorf("one record: %v", got)
+	}
+	for i := 1; i < 5; i++ {
+		publish(t, s, i)
+	}
+	if got := read(sinks.FromNew(), nothing); got != nil {
+		t.Errorf("new: %v", got)
+	}
+	if got := read(sinks.FromSince(time.Now().Add(time.Hour)), nothing); got != nil {
+		t.Errorf("since later: %v", got)
+	}
+	// More comes while it reads: that is behind the end.
+	if got := read(sinks.FromStart(), func(n uint64) { publish(t, s, 100+int(n)) }); !slices.Equal(got, []uint64{1, 2, 3, 4, 5}) {
+		t.Errorf("while more comes: %v", got)
+	}
+	if err := stream.DeleteMsg(ctx, 10); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(sinks.FromStart(), nothing); !slices.Equal(got, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+		t.Errorf("without the last: %v", got)
+	}
+	if err := stream.Purge(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(sinks.FromStart(), nothing); got != nil {
+		t.Errorf("of an empty stream: %v", got)
 	}
 }
 
@@ -135,11 +197,11 @@ func TestEvent(t *testing.T) {
 		{"no event", map[string][]string{"Content-Type": {"application/json"}}, `{}`, "", "no ce-specversion"},
 		{"no header", nil, `{}`, "", "no ce-specversion"},
 	} {
-		got, err := jetstream.Record{Header: c.header, Data: []byte(c.data)}.Event()
+		got, err := jetstream.EventOf(c.header, []byte(c.data))
 		switch {
 		case c.err == "" && err != nil, string(got) != c.want:
 			t.Errorf("%s: got %s, %v, want %s", c.name, got, err, c.want)
-		case c.err != "" && (!errors.Is(err, jetstream.ErrNoEvent) || !strings.Contains(err.Error(), c.err)):
+		case c.err != "" && (!errors.Is(err, sinks.ErrNoEvent) || !strings.Contains(err.Error(), c.err)):
 			t.Errorf("%s: got %v, want %s", c.name, err, c.err)
 		}
 	}

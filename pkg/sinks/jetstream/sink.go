@@ -41,6 +41,7 @@ type Sink struct {
 	closed  bool
 	nc      *nats.Conn // nil until the first connect
 	up      bool       // nc is connected
+	server  string     // the id of the server that it is connected to
 	since   time.Time  // of the last change of up
 	why     trouble    // while not up
 	said    [troubleKinds]bool
@@ -49,6 +50,9 @@ type Sink struct {
 	looking *looking
 	found   []logged // by the last look at the streams
 	spoken  string   // the last that sayOnce said
+
+	forgotten func() // set by OnForgotten
+	memory    memory
 }
 
 // denied is what the server refuses on this connection.
@@ -57,7 +61,10 @@ type denied struct {
 	subject string // the last subject that may not be published to
 }
 
-var _ sinks.Sink = (*Sink)(nil)
+var (
+	_ sinks.Sink      = (*Sink)(nil)
+	_ sinks.Forgetful = (*Sink)(nil)
+)
 
 // New returns a Sink that connects in the background, and goes on trying until Close: the broker may come later.
 // The error is a mistake in cfg, or a file that cannot be read or used.
@@ -70,16 +77,19 @@ func New(cfg Config) (*Sink, error) {
 	life, end := context.WithCancel(context.Background())
 	s := &Sink{
 		cfg: cfg, inbox: newInbox(), life: life, end: end, since: time.Now(), changed: make(chan struct{}),
+		memory: memory{wake: make(chan struct{}, 1)},
 		events: &stream{name: cfg.Stream, prefix: cfg.Prefix, maxAge: cfg.MaxAge},
 		dead:   &stream{name: cfg.Stream + "_DEAD", prefix: cfg.Prefix + "-dead", maxAge: cfg.DeadMaxAge},
 		why:    trouble{away, fmt.Errorf("NATS at %s: not connected yet", cfg.servers())},
 	}
 	s.tasks.Go(s.keep)
+	s.tasks.Go(s.remember)
 	return s, nil
 }
 
 // Ready asks Health, the connection and the streams, with one round trip for each stream. A connection that is
-// lost is an error at once. Streams that are missing are created.
+// lost is an error at once. Streams that are missing are created. While it is not known what the broker has
+// forgotten, Ready waits a little, as Publish does.
 func (s *Sink) Ready(ctx context.Context) error {
 	s.mu.Lock()
 	closed, up, why, denied, nc := s.closed, s.up, s.why, s.denied, s.nc
@@ -99,6 +109,9 @@ func (s *Sink) Ready(ctx context.Context) error {
 		return denied.inbox
 	case !nc.HeadersSupported():
 		return fmt.Errorf("NATS at %s does not support headers: version 2.2 or later is needed", s.cfg.servers())
+	}
+	if err := s.pondering(ctx); err != nil {
+		return err
 	}
 	found, err := s.look(ctx)
 	switch {

@@ -23,6 +23,7 @@ const (
 	codeNotEnabledForAcc jetstream.ErrorCode = 10039
 	codeNameInUse        jetstream.ErrorCode = 10058
 	codeStreamNotFound   jetstream.ErrorCode = 10059
+	codeNoMessage        jetstream.ErrorCode = 10037
 )
 
 // lookTimeout is enough for a cluster of three to create a stream.
@@ -32,9 +33,13 @@ const lookTimeout = 5 * time.Second
 type stream struct {
 	name, prefix string
 	maxAge       time.Duration
-	created      time.Time     // of the stream that newest belongs to; used by looks only
 	newest       atomic.Uint64 // the highest sequence known
-	barred       error         // why nothing can be published to it, at the last look; guarded by Sink.mu
+
+	// Guarded by Sink.mu.
+	barred  error     // why nothing can be published to it, at the last look
+	created time.Time // of the stream that newest and last belong to
+	acked   bool      // something was, since it was last known what the broker has forgotten
+	last    position  // the highest that was acked
 }
 
 func (st *stream) subjects() string { return st.prefix + ".>" }
@@ -122,17 +127,16 @@ func (s *Sink) lookNow() {
 	var barred [2]error
 	streams := [2]*stream{s.events, s.dead}
 	for i, st := range streams {
+		s.mu.Lock()
+		acked := st.last.sequence
+		s.mu.Unlock()
 		info, findings, err := s.ensure(ctx, st)
 		if err != nil {
 			errs[i] = fmt.Errorf("stream %s: %w", st.name, err)
 			continue
 		}
 		if info != nil {
-			if !info.Created.Equal(st.created) {
-				st.created = info.Created
-				st.newest.Store(0)
-			}
-			st.saw(info.State.LastSeq)
+			s.saw(st, info, acked)
 			findings = s.inspect(st, info)
 		}
 		barred[i] = found.add(st, findings)
@@ -183,6 +187,7 @@ func (s *Sink) ensure(ctx context.Context, st *stream) (*jetstream.StreamInfo, [
 		}
 		return info, nil, err
 	}
+	s.misses(st)
 	wanted := s.wanted(st)
 	body, err := json.Marshal(wanted)
 	if err != nil {
@@ -205,9 +210,22 @@ func (s *Sink) ensure(ctx context.Context, st *stream) (*jetstream.StreamInfo, [
 	return info, nil, err
 }
 
-// ask makes a request of JetStream's API. The error is the API's, a permission violation, ctx's, or says that there
-// is no JetStream or no connection.
+// ask makes a request of JetStream's API that is answered by a stream's info.
 func (s *Sink) ask(ctx context.Context, subject string, body []byte) (*jetstream.StreamInfo, error) {
+	data, err := s.request(ctx, subject, body)
+	if err != nil {
+		return nil, err
+	}
+	var info jetstream.StreamInfo
+	if err := json.Unmarshal(data, &info); err != nil {
+		return nil, fmt.Errorf("answer of JetStream: %w", err)
+	}
+	return &info, nil
+}
+
+// request makes a request of JetStream's API. The error is the API's, a permission violation, ctx's, or says that
+// there is no JetStream or no connection.
+func (s *Sink) request(ctx context.Context, subject string, body []byte) ([]byte, error) {
 	s.mu.Lock()
 	nc, up, changed, why := s.nc, s.up, s.changed, s.why
 	s.mu.Unlock()
@@ -228,14 +246,13 @@ func (s *Sink) ask(ctx context.Context, subject string, body []byte) (*jetstream
 		}
 		var reply struct {
 			Error *jetstream.APIError `json:"error"`
-			jetstream.StreamInfo
 		}
 		if err := json.Unmarshal(a.data, &reply); err != nil {
 			return nil, fmt.Errorf("answer of JetStream: %w", err)
 		}
 		switch {
 		case reply.Error == nil:
-			return &reply.StreamInfo, nil
+			return a.data, nil
 		case isCode(reply.Error, codeNotEnabled, codeNotEnabledForAcc):
 			return nil, fmt.Errorf("enable JetStream for this account: %w", reply.Error)
 		}

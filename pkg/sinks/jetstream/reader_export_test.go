@@ -1,0 +1,3 @@
+package jetstream
+
+var EventOf = eventOf
