@@ -112,6 +112,11 @@ func (c *Cluster) TLSConfig() *tls.Config {
 // Version returns the version of Apache Kafka, such as 4.3.1.
 func (c *Cluster) Version() string { c.t.Helper(); return c.get("VERSION") }
 
+// Data returns the directory that holds all that a node has stored. It may be changed while the node does not run.
+func (c *Cluster) Data(node int) string {
+	return filepath.Join(c.brokers.dir, "node-"+strconv.Itoa(node))
+}
+
 // Stop stops nodes (1 to 3) in good order. It returns when they have ended.
 func (c *Cluster) Stop(nodes ...int) { c.t.Helper(); c.change("stop", nodes) }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gembridge/bridge/internal/kafkatest"
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/kafka"
 	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
 )
@@ -67,11 +68,10 @@ func stored(t *testing.T, brokers []string, topic string) []sinkstest.Record {
 	var all []sinkstest.Record
 	for _, name := range []string{topic, topic + ".dead"} {
 		for _, r := range readAll(t, brokers, name) {
-			event, err := r.Event()
-			if err != nil {
-				t.Fatal(err)
+			if r.Err != nil {
+				t.Fatal(r.Err)
 			}
-			all = append(all, sinkstest.Record{Dead: name != topic, ID: r.Header["webhook-id"][0], Event: event})
+			all = append(all, sinkstest.Record{Dead: name != topic, ID: r.Header["webhook-id"][0], Event: r.Event})
 		}
 	}
 	return all
@@ -80,16 +80,16 @@ func stored(t *testing.T, brokers []string, topic string) []sinkstest.Record {
 var errEnough = errors.New("enough")
 
 // readAll returns what the topic holds now.
-func readAll(t *testing.T, brokers []string, topic string) []kafka.Record {
+func readAll(t *testing.T, brokers []string, topic string) []sinks.Record {
 	t.Helper()
 	n := count(t, brokers, topic)
 	if n == 0 {
 		return nil
 	}
-	return readN(t, kafka.ReaderConfig{Brokers: brokers, Topic: topic}, kafka.FromStart(), n)
+	return readN(t, kafka.ReaderConfig{Brokers: brokers, Topic: topic}, sinks.FromStart(), n)
 }
 
-func readN(t *testing.T, cfg kafka.ReaderConfig, from kafka.From, n int) []kafka.Record {
+func readN(t *testing.T, cfg kafka.ReaderConfig, from sinks.From, n int) []sinks.Record {
 	t.Helper()
 	r, err := kafka.NewReader(cfg)
 	if err != nil {
@@ -98,8 +98,8 @@ func readN(t *testing.T, cfg kafka.ReaderConfig, from kafka.From, n int) []kafka
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var records []kafka.Record
-	err = r.Read(ctx, from, func(r kafka.Record) error {
+	var records []sinks.Record
+	err = r.Read(ctx, from, func(r sinks.Record) error {
 		records = append(records, r)
 		if len(records) == n {
 			return errEnough

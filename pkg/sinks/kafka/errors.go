@@ -13,6 +13,9 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
+// errLost is why a publish that was under way when the log lost events ends: not now.
+var errLost = errors.New("the topic has lost events, which come again first")
+
 // verdict is what the outcome of a produce request says about the batch that was sent.
 type verdict int
 

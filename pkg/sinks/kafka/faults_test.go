@@ -192,7 +192,7 @@ func TestAccess(t *testing.T) {
 			records := readN(t, kafka.ReaderConfig{
 				Brokers: cfg.Brokers, TLS: cfg.TLS, TLSCA: cfg.TLSCA, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
 				SASLMechanism: cfg.SASLMechanism, SASLUser: cfg.SASLUser, SASLPassword: cfg.SASLPassword, Topic: cfg.Topic,
-			}, kafka.FromStart(), 1)
+			}, sinks.FromStart(), 1)
 			if !bytes.Equal(records[0].Data, sinkstest.Event(1).Structured) {
 				t.Errorf("read %s", records[0].Data)
 			}

@@ -25,13 +25,14 @@ const (
 // other leaders, or a log is to be read anew.
 var errMoved = errors.New("partitions have moved")
 
-// followerConfig says what to follow. All of it is required.
+// followerConfig says what to follow. All of it but Lost is required.
 type followerConfig struct {
 	Transport *kafka.Transport // its metadata must have the topic
 	Addr      net.Addr
 	Topic     string
 	Window    time.Duration // as the index has it
 	Index     *index
+	Lost      func() // called, before it has caught up again, when a log has lost what was in it
 	Log       zerolog.Logger
 }
 
@@ -41,22 +42,24 @@ type followerConfig struct {
 // Each session, which is the time from a connect to the next interruption, begins with a look at where every log
 // ends, and the follower has caught up once all of that is read. The batch that was read last is then read again: if
 // it is another, or the log ends before, what had been read is lost (by an unclean election, a broker whose store
-// was set back, a topic that was deleted and created anew). So the index forgets the partition, and the window is read
-// again. That old records leave changes nothing.
+// was set back, a topic that was deleted and created anew). The newest record that the bridge itself was acknowledged
+// must be there too, for it may not have been read yet. If not, the index forgets the partition, the sink's owner hears
+// of it, and the window is read again. That old records leave changes nothing.
 type follower struct {
 	cfg   followerConfig
 	again chan struct{} // asks the session to look at the ends
 
 	mu      sync.Mutex
 	parts   map[int32]part
-	asked   int           // how often the ends were to be looked at
-	seen    int           // asked, when the session's look at them began
-	live    bool          // a session reads
-	caught  bool          // it has read all that there was at its last look
-	changed chan struct{} // closed, and replaced, when caught becomes true
-	why     error         // while not live
-	since   time.Time     // when it was not caught up any more
-	tell    bool          // log when it has caught up
+	acked   map[int32]acked // the bridge's own newest records
+	asked   int             // how often the ends were to be looked at
+	seen    int             // asked, when the session's look at them began
+	live    bool            // a session reads
+	caught  bool            // it has read all that there was at its last look
+	changed chan struct{}   // closed, and replaced, when caught becomes true
+	why     error           // while not live
+	since   time.Time       // when it was not caught up any more
+	tell    bool            // log when it has caught up
 	said    map[kafka.Error]bool
 }
 
@@ -69,10 +72,19 @@ type part struct {
 	check  bool // that batch is to be read again first
 }
 
+// acked is a record that the broker has acknowledged to this process.
+type acked struct {
+	offset int64
+	id     digest
+}
+
 // newFollower returns a follower that does nothing before run.
 func newFollower(cfg followerConfig) *follower {
+	if cfg.Lost == nil {
+		cfg.Lost = func() {}
+	}
 	return &follower{
-		cfg: cfg, again: make(chan struct{}, 1), parts: map[int32]part{}, changed: make(chan struct{}), since: time.Now(), tell: true,
+		cfg: cfg, again: make(chan struct{}, 1), parts: map[int32]part{}, acked: map[int32]acked{}, changed: make(chan struct{}), since: time.Now(), tell: true,
 		said: map[kafka.Error]bool{}, why: fmt.Errorf("topic %s is not read yet", cfg.Topic),
 	}
 }
@@ -157,6 +169,16 @@ func (f *follower) reread() {
 	select {
 	case f.again <- struct{}{}:
 	default:
+	}
+}
+
+// ack notes the newest record that the broker has acknowledged. It must be there from now on.
+func (f *follower) ack(partition int32, offset int64, id string) {
+	a := acked{offset, digestOf(&f.cfg.Index.secret, id)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old, known := f.acked[partition]; !known || a.offset > old.offset { // one before it means a loss, which the next session sees
+		f.acked[partition] = a
 	}
 }
 

@@ -115,6 +115,9 @@ func (r *reader) take(all []fetched) error {
 
 func (r *reader) takePart(got fetched, p *part) error {
 	start, damaged := p.next, false
+	r.mu.Lock()
+	ack, own := r.acked[got.partition]
+	r.mu.Unlock()
 	for set := got.records; ; {
 		b, rest, ok := cutBatch(set)
 		if !ok {
@@ -138,12 +141,19 @@ func (r *reader) takePart(got fetched, p *part) error {
 		if !intact { // then its header may say anything
 			end = min(end, max(got.highWatermark, p.next+1))
 		} else {
+			other := false
 			r.room, err = b.ids(r.room, func(id []byte, offset, at int64) {
+				other = other || own && offset == ack.offset && digestOf(&r.cfg.Index.secret, id) != ack.id
 				if at < 0 { // the record has no time
 					at = time.Now().UnixMilli()
 				}
 				r.cfg.Index.addBytes(id, sinks.Position{Partition: got.partition, Sequence: uint64(offset)}, at)
 			})
+			if other {
+				r.forget(got.partition, fmt.Errorf("the record at %d is another than was acknowledged", ack.offset))
+				*p = part{end: p.end, next: -1}
+				return errMoved
+			}
 		}
 		if err != nil {
 			r.skip(got.partition, b, err)

@@ -83,7 +83,7 @@ func (s *session) leaders() map[int32][]metadata.ResponsePartition {
 // begin finds out where to read on in each partition, and how far.
 func (s *session) begin(ctx context.Context) error {
 	s.mu.Lock()
-	asked, parts := s.asked, maps.Clone(s.parts)
+	asked, parts, acks := s.asked, maps.Clone(s.parts), maps.Clone(s.acked)
 	s.mu.Unlock()
 	// The ends before all else: where nothing is young enough, that is where to start.
 	ends, err := s.offsets(ctx, kafka.LastOffset)
@@ -102,11 +102,14 @@ func (s *session) begin(ctx context.Context) error {
 	lost := false
 	for id, p := range parts {
 		end, there := ends[id]
+		ack, own := acks[id]
 		switch {
 		case !there: // the topic was created anew, with fewer
 			s.forget(id, errors.New("the partition is gone"))
 		case p.next > end:
 			s.forget(id, fmt.Errorf("the log ends at %d, and had been read to %d", end, p.next))
+		case own && ack.offset >= end:
+			s.forget(id, fmt.Errorf("the log ends at %d, and the record at %d had been acknowledged", end, ack.offset))
 		default:
 			continue
 		}
@@ -138,9 +141,13 @@ func (s *session) begin(ctx context.Context) error {
 	return nil
 }
 
-// forget drops what is known of a partition, and says why.
+// forget drops what is known of a partition, says why, and tells the sink's owner that events are lost.
 func (s *session) forget(id int32, why error) {
+	s.mu.Lock()
+	delete(s.acked, id)
+	s.mu.Unlock()
 	n := s.cfg.Index.forget(id)
+	s.cfg.Lost()
 	s.cfg.Log.Warn().Msgf("topic %s, partition %d: %d ids are forgotten, what is there is read anew: %s", s.cfg.Topic, id, n, why)
 }
 

@@ -27,7 +27,9 @@ type pending struct {
 	record
 	id    string
 	since time.Time
-	done  chan outcome // gets one
+	// losses is how often the log had lost events when this was published.
+	losses int
+	done   chan outcome // gets one
 
 	sent bool // it is in a batch; guarded by lane.mu
 	left bool // its caller would have it back; guarded by lane.mu
@@ -144,12 +146,16 @@ func (l *lane) take() []*pending {
 	n, size := 0, batchHeader
 	limit := l.topic.maxBatch()
 	var batch []*pending
-	now := time.Now()
+	now, losses := time.Now(), l.topic.lossesSoFar()
 	for _, p := range l.waiting {
 		if len(batch) > 0 && (len(batch) >= l.most || size+p.most() > limit) {
 			break
 		}
 		n++
+		if p.losses != losses {
+			p.done <- outcome{err: errLost}
+			continue
+		}
 		// Another bridge may have stored it while it waited.
 		if now.Sub(p.since) > fresh {
 			if pos, found := l.topic.index.find(p.id); found {
@@ -179,8 +185,9 @@ func (l *lane) again(batch []*pending, err error, late bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	back := make([]*pending, 0, len(batch)+len(l.waiting))
+	losses := l.topic.lossesSoFar()
 	for _, p := range batch {
-		if p.left || late {
+		if p.left || late || p.losses != losses {
 			p.done <- outcome{err: err}
 			continue
 		}

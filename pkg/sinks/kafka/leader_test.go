@@ -165,7 +165,7 @@ func (l *load) await(t *testing.T, n int) {
 }
 
 // mustBeThereOnce sees that the records are the events that were accepted, each once, in the order of their key.
-func (l *load) mustBeThereOnce(t *testing.T, records []kafka.Record) {
+func (l *load) mustBeThereOnce(t *testing.T, records []sinks.Record) {
 	t.Helper()
 	seen := map[string]int{}
 	order := map[string][]string{}

@@ -203,6 +203,9 @@ func (s *Sink) ensure(ctx context.Context, t *topic, seen metadata.ResponseTopic
 	switch {
 	case len(seen.Partitions) > 0:
 	case gone:
+		if t.vanished() {
+			t.lose()
+		}
 		barred = s.supply(ctx, t)
 	case code == kafka.TopicAuthorizationFailed:
 		barred = &sinks.RefusedError{Reason: "the user may not see topic " + t.name + ": " + t.grant("Describe"), Err: code}

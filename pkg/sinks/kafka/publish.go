@@ -34,13 +34,14 @@ func (s *Sink) Publish(ctx context.Context, event *schema.Event) (sinks.Ack, err
 	if event.Dead {
 		t = s.dead
 	}
+	losses := t.lossesSoFar()
 	if err := t.await(ctx); err != nil {
 		return sinks.Ack{}, err
 	}
 	if pos, found := t.index.find(event.ID); found {
 		return sinks.Ack{Position: pos, Duplicate: true}, nil
 	}
-	p := &pending{record: newRecord(event, s.cfg.ContentMode), id: event.ID, since: time.Now(), done: make(chan outcome, 1)}
+	p := &pending{record: newRecord(event, s.cfg.ContentMode), id: event.ID, since: time.Now(), losses: losses, done: make(chan outcome, 1)}
 	l := t.lane(p.key)
 	if err := l.add(p); err != nil {
 		return sinks.Ack{}, err

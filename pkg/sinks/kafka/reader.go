@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/segmentio/kafka-go/protocol/fetch"
 
 	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/pkg/sinks"
 )
 
 // ReaderConfig says where to read. Its fields are those of Config.
@@ -31,40 +33,6 @@ type Reader struct {
 	conn  *conn
 	topic string
 	end   context.CancelFunc
-}
-
-// From says where to begin.
-type From struct {
-	kind  fromKind
-	since time.Time
-}
-
-type fromKind int
-
-const (
-	fromStart fromKind = iota
-	fromNew
-	fromSince
-)
-
-// FromStart begins with the oldest record.
-func FromStart() From { return From{} }
-
-// FromNew begins with the first record stored after Read was called.
-func FromNew() From { return From{kind: fromNew} }
-
-// FromSince begins with the first record that was published at t or later.
-func FromSince(t time.Time) From { return From{kind: fromSince, since: t} }
-
-// Record is one record of the topic.
-type Record struct {
-	Topic     string
-	Partition int
-	Offset    int64
-	Time      time.Time // when it was published
-	Key       string
-	Header    map[string][]string // names as they were written
-	Data      []byte
 }
 
 const (
@@ -99,10 +67,8 @@ func (r *Reader) Close() {
 	r.conn.close()
 }
 
-// Read calls fn with one record after the other, those of a partition in its order, and waits for new ones, in new
-// partitions too. It goes on over lost connections, until ctx ends or fn returns an error, and returns that error. A
-// topic that does not exist is an error too.
-func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) error {
+// Read reads as sinks.Reader says, those of a partition in its order, of new partitions too.
+func (r *Reader) Read(ctx context.Context, from sinks.From, fn func(sinks.Record) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var readers sync.WaitGroup
 	defer readers.Wait()
@@ -113,27 +79,39 @@ func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) err
 	if err != nil {
 		return err
 	}
-	records := make(chan Record)
-	started := 0
+	records := make(chan sinks.Record)
+	ended := make(chan struct{})
+	started, open := 0, len(begin)
 	start := func(n int) {
 		for ; started < n; started++ {
-			partition, next := started, int64(0) // a new partition is read from its start
-			if offset, found := begin[partition]; found {
-				next = offset
+			partition, of := started, span{end: forever} // a new partition is read from its start
+			if known, found := begin[partition]; found {
+				of = known
 			}
-			readers.Go(func() { r.follow(ctx, partition, next, records) })
+			readers.Go(func() {
+				r.follow(ctx, partition, of, records)
+				select {
+				case ended <- struct{}{}:
+				case <-ctx.Done():
+				}
+			})
 		}
 	}
 	start(len(begin))
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for !from.ToEnd || open > 0 {
 		select {
 		case record := <-records:
 			if err := fn(record); err != nil {
 				return err
 			}
+		case <-ended:
+			open--
 		case <-tick.C:
+			if from.ToEnd {
+				continue
+			}
 			if n, err := r.partitions(ctx); err == nil {
 				start(n)
 			}
@@ -141,7 +119,13 @@ func (r *Reader) Read(ctx context.Context, from From, fn func(Record) error) err
 			return ctx.Err()
 		}
 	}
+	return nil
 }
+
+// span is what is to be read of a partition: the offsets from next up to end, which is not among them.
+type span struct{ next, end int64 }
+
+const forever = math.MaxInt64
 
 // partitions returns how many the topic has.
 func (r *Reader) partitions(ctx context.Context) (int, error) {
@@ -150,31 +134,40 @@ func (r *Reader) partitions(ctx context.Context) (int, error) {
 		return 0, r.conn.explain(err, true).err
 	}
 	if code := res.Topics[0].ErrorCode; code != 0 && len(res.Topics[0].Partitions) == 0 {
-		return 0, fmt.Errorf("topic %s: %w", r.topic, kafka.Error(code))
+		err := fmt.Errorf("topic %s: %w", r.topic, kafka.Error(code))
+		if kafka.Error(code) == kafka.UnknownTopicOrPartition {
+			err = fmt.Errorf("%w (%w)", err, sinks.ErrMissing)
+		}
+		return 0, err
 	}
 	return len(res.Topics[0].Partitions), nil
 }
 
-// begin returns the offset to begin with, by partition.
-func (r *Reader) begin(ctx context.Context, from From) (map[int]int64, error) {
+// begin returns what is to be read, by partition.
+func (r *Reader) begin(ctx context.Context, from sinks.From) (map[int]span, error) {
 	n, err := r.partitions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	begin := map[int]int64{}
+	begin := map[int]span{}
 	for partition := range n {
-		first, last, at, err := r.offsets(ctx, partition, from.since)
+		first, last, at, err := r.offsets(ctx, partition, from.Since)
 		if err != nil {
 			return nil, err
 		}
+		of := span{next: first, end: forever}
 		switch {
-		case from.kind == fromStart:
-			begin[partition] = first
-		case from.kind == fromSince && at >= 0:
-			begin[partition] = at
-		default:
-			begin[partition] = last
+		case from.New:
+			of.next = last
+		case !from.Since.IsZero() && at >= 0:
+			of.next = at
+		case !from.Since.IsZero():
+			of.next = last
 		}
+		if from.ToEnd {
+			of.end = last
+		}
+		begin[partition] = of
 	}
 	return begin, nil
 }
@@ -204,17 +197,20 @@ func (r *Reader) offsets(ctx context.Context, partition int, since time.Time) (f
 	return p.FirstOffset, p.LastOffset, at, nil
 }
 
-// follow hands over the records of a partition until ctx ends.
-func (r *Reader) follow(ctx context.Context, partition int, next int64, records chan<- Record) {
-	for ctx.Err() == nil {
-		err := r.fetch(ctx, partition, &next, records)
+// follow hands over the records of a partition until its span or ctx ends.
+func (r *Reader) follow(ctx context.Context, partition int, of span, records chan<- sinks.Record) {
+	for of.next < of.end && ctx.Err() == nil {
+		err := r.fetch(ctx, partition, &of, records)
 		if err == nil {
 			continue
 		}
 		if errors.Is(err, kafka.OffsetOutOfRange) {
 			// What comes next is gone, by age or because the topic was made anew: the rest is still to be read.
-			if first, _, _, err := r.offsets(ctx, partition, time.Time{}); err == nil {
-				next = first
+			if first, last, _, err := r.offsets(ctx, partition, time.Time{}); err == nil {
+				of.next = first
+				if of.end != forever {
+					of.end = min(of.end, last)
+				}
 			}
 		}
 		if isMoved(err) {
@@ -227,12 +223,12 @@ func (r *Reader) follow(ctx context.Context, partition int, next int64, records 
 	}
 }
 
-// fetch hands over what comes next, and moves next on.
-func (r *Reader) fetch(ctx context.Context, partition int, next *int64, records chan<- Record) error {
+// fetch hands over what comes next, and moves the span's beginning on.
+func (r *Reader) fetch(ctx context.Context, partition int, of *span, records chan<- sinks.Record) error {
 	res, err := r.conn.ask(ctx, askTimeout, &fetch.Request{
 		ReplicaID: -1, MaxWaitTime: int32(readWait.Milliseconds()), MinBytes: 1, MaxBytes: readBytes, SessionEpoch: -1,
 		Topics: []fetch.RequestTopic{{Topic: r.topic, Partitions: []fetch.RequestPartition{{
-			Partition: int32(partition), CurrentLeaderEpoch: -1, FetchOffset: *next, LogStartOffset: -1, PartitionMaxBytes: readBytes,
+			Partition: int32(partition), CurrentLeaderEpoch: -1, FetchOffset: of.next, LogStartOffset: -1, PartitionMaxBytes: readBytes,
 		}}}},
 	})
 	if err != nil {
@@ -248,7 +244,7 @@ func (r *Reader) fetch(ctx context.Context, partition int, next *int64, records 
 				continue
 			}
 			for _, batch := range stream.Records {
-				if err := r.hand(ctx, partition, batch, next, records); err != nil {
+				if err := r.hand(ctx, partition, batch, of, records); err != nil {
 					return err
 				}
 			}
@@ -257,10 +253,10 @@ func (r *Reader) fetch(ctx context.Context, partition int, next *int64, records 
 	return nil
 }
 
-// hand hands over the records of one batch. It may begin before next.
-func (r *Reader) hand(ctx context.Context, partition int, batch protocol.RecordReader, next *int64, records chan<- Record) error {
+// hand hands over the records of one batch. It may begin before the span, and end behind it.
+func (r *Reader) hand(ctx context.Context, partition int, batch protocol.RecordReader, of *span, records chan<- sinks.Record) error {
 	if control, ok := batch.(*protocol.ControlBatch); ok { // the end of a transaction
-		*next = max(*next, control.BaseOffset+1)
+		of.next = max(of.next, control.BaseOffset+1)
 		return nil
 	}
 	for {
@@ -271,8 +267,12 @@ func (r *Reader) hand(ctx context.Context, partition int, batch protocol.RecordR
 		if err != nil {
 			return err
 		}
-		if got.Offset < *next {
+		if got.Offset < of.next {
 			continue
+		}
+		if got.Offset >= of.end {
+			of.next = of.end
+			return nil
 		}
 		key, err := protocol.ReadAll(got.Key)
 		if err != nil {
@@ -282,13 +282,17 @@ func (r *Reader) hand(ctx context.Context, partition int, batch protocol.RecordR
 		if err != nil {
 			return err
 		}
-		record := Record{Topic: r.topic, Partition: partition, Offset: got.Offset, Time: got.Time, Key: string(key), Header: map[string][]string{}, Data: value}
+		record := sinks.Record{
+			Name: r.topic, Position: sinks.Position{Partition: int32(partition), Sequence: uint64(got.Offset)}, Time: got.Time, Key: string(key),
+			Header: map[string][]string{}, Data: value,
+		}
 		for _, h := range got.Headers {
 			record.Header[h.Key] = append(record.Header[h.Key], string(h.Value))
 		}
+		record.Event, record.Err = eventOf(record.Header, record.Data)
 		select {
 		case records <- record:
-			*next = got.Offset + 1
+			of.next = got.Offset + 1
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -14,11 +14,12 @@ import (
 
 	"github.com/gembridge/bridge/internal/kafkatest"
 	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/kafka"
 	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
 )
 
-func ids(records []kafka.Record) []string {
+func ids(records []sinks.Record) []string {
 	var all []string
 	for _, r := range records {
 		all = append(all, r.Header["webhook-id"][0])
@@ -36,14 +37,14 @@ func TestReader(t *testing.T) {
 	for i := range 10 {
 		publish(t, s, i)
 	}
-	records := readN(t, cfg, kafka.FromStart(), 10)
+	records := readN(t, cfg, sinks.FromStart(), 10)
 	for _, r := range records {
-		if event, err := r.Event(); err != nil || !strings.Contains(string(event), `"id":"`+r.Header["webhook-id"][0]+`"`) || r.Topic != topic || r.Key == "" || time.Since(r.Time) > time.Minute {
-			t.Errorf("%+v: %s, %v", r, event, err)
+		if r.Err != nil || !strings.Contains(string(r.Event), `"id":"`+r.Header["webhook-id"][0]+`"`) || r.Name != topic || r.Key == "" || time.Since(r.Time) > time.Minute {
+			t.Errorf("%+v", r)
 		}
 	}
 	// Times have milliseconds; what comes later has a later one.
-	last := slices.MaxFunc(records, func(a, b kafka.Record) int { return a.Time.Compare(b.Time) }).Time
+	last := slices.MaxFunc(records, func(a, b sinks.Record) int { return a.Time.Compare(b.Time) }).Time
 	eventually(t, "a later millisecond", func() error {
 		if time.Since(last) < 2*time.Millisecond {
 			return errors.New("the same")
@@ -55,8 +56,30 @@ func TestReader(t *testing.T) {
 		publish(t, s, i)
 	}
 	want := []string{"msg_10", "msg_11", "msg_12", "msg_13", "msg_14"}
-	if got := ids(readN(t, cfg, kafka.FromSince(since), 5)); !slices.Equal(got, want) {
+	if got := ids(readN(t, cfg, sinks.FromSince(since), 5)); !slices.Equal(got, want) {
 		t.Errorf("since: %v", got)
+	}
+
+	// What is there, and no more.
+	for _, of := range []struct {
+		from sinks.From
+		want int
+	}{{sinks.From{ToEnd: true, Since: since}, 5}, {sinks.From{ToEnd: true, New: true}, 0}, {sinks.From{ToEnd: true}, 15}} {
+		r, err := kafka.NewReader(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		err = r.Read(ctxOf(t, 30*time.Second), of.from, func(sinks.Record) error {
+			if n++; of.want == 15 {
+				publish(t, s, 20+n)
+			}
+			return nil
+		})
+		r.Close()
+		if err != nil || n != of.want {
+			t.Errorf("%+v: %d records, %v, want %d", of.from, n, err, of.want)
+		}
 	}
 
 	// What is new, in a new partition too.
@@ -65,11 +88,11 @@ func TestReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	got := make(chan kafka.Record)
+	got := make(chan sinks.Record)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		ended <- r.Read(ctx, kafka.FromNew(), func(r kafka.Record) error {
+		ended <- r.Read(ctx, sinks.FromNew(), func(r sinks.Record) error {
 			select {
 			case got <- r:
 			case <-ctx.Done():
@@ -89,8 +112,8 @@ func TestReader(t *testing.T) {
 		t.Fatal(err, res)
 	}
 	eventually(t, "in a new partition", func() error {
-		if r := receive(t, got, func() { i++; publish(t, s, i) }); r.Partition < 6 {
-			return fmt.Errorf("in %d", r.Partition)
+		if r := receive(t, got, func() { i++; publish(t, s, i) }); r.Position.Partition < 6 {
+			return fmt.Errorf("in %d", r.Position.Partition)
 		}
 		return nil
 	})
@@ -101,7 +124,7 @@ func TestReader(t *testing.T) {
 }
 
 // receive does something again and again until there is a record.
-func receive(t *testing.T, records <-chan kafka.Record, do func()) (r kafka.Record) {
+func receive(t *testing.T, records <-chan sinks.Record, do func()) (r sinks.Record) {
 	t.Helper()
 	eventually(t, "read", func() error {
 		do()
@@ -131,8 +154,8 @@ func TestBrokerRestart(t *testing.T) {
 	for i := range n / 2 {
 		publish(t, s, i)
 	}
-	var got []kafka.Record
-	err = r.Read(ctxOf(t, 90*time.Second), kafka.FromStart(), func(r kafka.Record) error {
+	var got []sinks.Record
+	err = r.Read(ctxOf(t, 90*time.Second), sinks.FromStart(), func(r sinks.Record) error {
 		if got = append(got, r); len(got) == n/2 {
 			c.Stop(1)
 			s, _ = openSink(t, kafka.Config{Brokers: append([]string{"127.0.0.1:1"}, c.Bootstrap()...), Topic: topic})
@@ -156,12 +179,12 @@ func TestBrokerRestart(t *testing.T) {
 	if all := ids(got); len(slices.Compact(all)) != n {
 		t.Errorf("%d different ids of %d", len(slices.Compact(all)), n)
 	}
-	offsets := map[int]int64{}
+	offsets := map[int32]uint64{}
 	for _, r := range got {
-		if r.Offset != offsets[r.Partition] {
-			t.Errorf("partition %d: offset %d, want %d", r.Partition, r.Offset, offsets[r.Partition])
+		if at := r.Position; at.Sequence != offsets[at.Partition] {
+			t.Errorf("partition %d: offset %d, want %d", at.Partition, at.Sequence, offsets[at.Partition])
 		}
-		offsets[r.Partition] = r.Offset + 1
+		offsets[r.Position.Partition] = r.Position.Sequence + 1
 	}
 }
 
@@ -189,7 +212,7 @@ func TestReaderErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Read(ctxOf(t, 10*time.Second), kafka.FromStart(), nil); err == nil || !strings.Contains(err.Error(), "Unknown Topic") {
+	if err := r.Read(ctxOf(t, 10*time.Second), sinks.FromStart(), nil); err == nil || !strings.Contains(err.Error(), "Unknown Topic") || !errors.Is(err, sinks.ErrMissing) {
 		t.Errorf("Read of a topic that is missing: %v", err)
 	}
 	r.Close()
@@ -198,20 +221,20 @@ func TestReaderErrors(t *testing.T) {
 func TestRecordEvent(t *testing.T) {
 	e := sinkstest.Event(1)
 	h := map[string][]string{"content-type": {"application/cloudevents+json"}}
-	if got, err := (kafka.Record{Header: h, Data: e.Structured}).Event(); err != nil || !bytes.Equal(got, e.Structured) {
+	if got, err := kafka.EventOf(h, e.Structured); err != nil || !bytes.Equal(got, e.Structured) {
 		t.Errorf("structured: %s, %v", got, err)
 	}
 	h = map[string][]string{"ce_specversion": {"1.0"}, "ce_id": {"a\"b"}, "CE_z": {"é"}, "ce_a": {"1"}, "ce_empty": {""}, "other": {"x"}, "content-type": {"text/plain"}}
 	const want = `{"specversion":"1.0","id":"a\"b","datacontenttype":"text/plain","a":"1","z":"é","data_base64":"bm8="}`
-	if got, err := (kafka.Record{Header: h, Data: []byte("no")}).Event(); err != nil || string(got) != want {
+	if got, err := kafka.EventOf(h, []byte("no")); err != nil || string(got) != want {
 		t.Errorf("binary: %s, %v", got, err)
 	}
-	for name, r := range map[string]kafka.Record{
+	for name, r := range map[string]sinks.Record{
 		"neither":  {Header: map[string][]string{"a": {"b"}}, Data: []byte("{}")},
 		"not JSON": {Header: map[string][]string{"content-type": {"application/cloudevents+json"}}, Data: []byte("{")},
 		"no UTF-8": {Header: map[string][]string{"ce_specversion": {"1.0"}, "ce_id": {"\xff"}}, Data: []byte("{}")},
 	} {
-		if _, err := r.Event(); !errors.Is(err, kafka.ErrNoEvent) {
+		if _, err := kafka.EventOf(r.Header, r.Data); !errors.Is(err, sinks.ErrNoEvent) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -48,6 +48,11 @@ func (l *lane) send(batch []*pending) {
 	}
 	maybe := false // whether the batch may be stored
 	for n := 0; ; n++ {
+		if l.topic.lossesSoFar() != batch[0].losses { // what may have been stored is lost
+			l.fence(nil)
+			l.again(batch, errLost, true)
+			return
+		}
 		base, sent, cause := l.produce(b)
 		v := judge(cause)
 		if !sent {
@@ -142,6 +147,9 @@ func (l *lane) stored(batch []*pending, base int64, at time.Time) {
 	l.well()
 	if base < 0 { // it does not remember where; the log does
 		l.topic.follower.reread()
+	} else {
+		last := len(batch) - 1
+		l.topic.follower.ack(l.partition, base+int64(last), batch[last].id)
 	}
 	for i, p := range batch {
 		var pos sinks.Position

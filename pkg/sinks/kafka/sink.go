@@ -99,7 +99,10 @@ type Sink struct {
 	found   []logged // by the last look at the topics
 }
 
-var _ sinks.Sink = (*Sink)(nil)
+var (
+	_ sinks.Sink      = (*Sink)(nil)
+	_ sinks.Forgetful = (*Sink)(nil)
+)
 
 // New returns a Sink that connects in the background, and goes on trying until Close: the brokers may come later.
 // The error is a mistake in cfg, or a file that cannot be read or used.
@@ -127,6 +130,17 @@ func New(cfg Config) (*Sink, error) {
 		s.tasks.Go(func() { t.follower.run(life) })
 	}
 	return s, nil
+}
+
+// OnForgotten names what is called when a log ends before a record that had been read or acknowledged, or holds another
+// in its place: by an unclean election, a broker that lost its page cache, a store that was set back, or a topic that
+// was deleted. To be called before the first Publish.
+func (s *Sink) OnForgotten(forgotten func()) {
+	for _, t := range s.topics() {
+		t.mu.Lock()
+		t.forgotten = forgotten
+		t.mu.Unlock()
+	}
 }
 
 func (s *Sink) topics() [2]*topic { return [2]*topic{s.events, s.dead} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ type topic struct {
 	barred     error     // why nothing can be published to it, at the last look
 	missing    time.Time // since when there is no such topic, or zero
 	shut       time.Time // since when it takes no records, or zero
+	losses     int       // how often the log was found to have lost events
+	forgotten  func()    // called then
 	denied     bool      // the last write was not permitted
 	limit      int       // max.message.bytes, or 0
 }
@@ -35,7 +38,7 @@ type topic struct {
 func (s *Sink) newTopic(name string, maxAge time.Duration) *topic {
 	t := &topic{sink: s, name: name, maxAge: maxAge, index: newIndex(s.cfg.DedupWindow), shut: time.Now()}
 	t.follower = newFollower(followerConfig{
-		Transport: s.conn.transport, Addr: s.conn.addr, Topic: name, Window: s.cfg.DedupWindow, Index: t.index,
+		Transport: s.conn.transport, Addr: s.conn.addr, Topic: name, Window: s.cfg.DedupWindow, Index: t.index, Lost: t.lose,
 		Log: s.cfg.Log.With().Str(LogKeyTopic, name).Logger(),
 	})
 	return t
@@ -97,6 +100,38 @@ func (t *topic) lost(partition int32) bool {
 		return time.Since(t.missing) > giveUp
 	}
 	return t.barred == nil && len(t.partitions) > 0 && int(partition) >= len(t.partitions)
+}
+
+// lose is called when the log has lost events, before anything else is published. Publishes of before the loss end as
+// not stored, for they would come before what the owner offers again.
+func (t *topic) lose() {
+	t.mu.Lock()
+	t.losses++
+	lanes, forgotten := slices.Clone(t.lanes), t.forgotten
+	t.mu.Unlock()
+	for _, l := range lanes {
+		l.mu.Lock()
+		l.answer(l.waiting, errLost)
+		l.waiting = nil
+		l.mu.Unlock()
+	}
+	if forgotten != nil {
+		forgotten()
+	}
+}
+
+// vanished tells whether a topic that is missing was there at the last look.
+func (t *topic) vanished() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.partitions) > 0 && t.missing.IsZero()
+}
+
+// lossesSoFar tells one loss from the next.
+func (t *topic) lossesSoFar() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.losses
 }
 
 // maxBatch is how large a batch should be at most.
