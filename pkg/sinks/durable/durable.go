@@ -1,12 +1,12 @@
 // Package durable stands between the ingress and one sink. It keeps one copy per id in the air, bounds how long a
-// caller waits, and makes a dead letter of what the sink will never take.
+// caller waits, and makes a dead letter of what the sink will never take. A [Deliverer] does that with the sink alone; a
+// [Journaled] also has a journal, so that an event is durable while the sink is away, and forwards it later.
 package durable
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,7 +28,7 @@ type Config struct {
 	Seconds prometheus.Observer
 }
 
-// Deliverer makes events durable through one sink. It is safe for concurrent use.
+// Deliverer makes events durable through one sink, without a journal. It is safe for concurrent use.
 type Deliverer struct {
 	sink     sinks.Sink
 	cfg      Config
@@ -78,8 +78,8 @@ func (d *Deliverer) Deliver(ctx context.Context, event *schema.Event) (schema.Re
 		}
 		return 0, err
 	}
-	if !first && h.err == nil {
-		return schema.Duplicate, nil
+	if !first {
+		return forWaiter(h.result), h.err
 	}
 	return h.result, h.err
 }
@@ -129,39 +129,17 @@ func (d *Deliverer) carry(event *schema.Event, h *hold) {
 }
 
 func (d *Deliverer) publishOrBury(ctx context.Context, event *schema.Event) (schema.Result, error) {
-	ack, err := d.publish(ctx, event)
-	published := schema.Published
+	ack, err := d.cfg.publish(ctx, d.sink, event)
 	if refused, ok := errors.AsType[*sinks.RefusedError](err); ok && !event.Dead {
 		event = event.Refused(refused.Error())
-		if ack, err = d.publish(ctx, event); err != nil {
+		if ack, err = d.cfg.publish(ctx, d.sink, event); err != nil {
 			return 0, fmt.Errorf("dead letter of an event that was %w: %w", refused, err)
 		}
 	}
-	if event.Dead {
-		published = schema.DeadLettered
-	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case ack.Duplicate:
-		return schema.Duplicate, nil
 	}
-	return published, nil
-}
-
-// publish is the sink's. A panic in it costs this event its turn, not the process and with it all the others. The
-// stack is in the error, for nobody else will tell.
-func (d *Deliverer) publish(ctx context.Context, event *schema.Event) (ack sinks.Ack, err error) {
-	start := time.Now()
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: the sink panicked: %v\n%s", sinks.ErrUnknown, p, debug.Stack())
-		}
-		if d.cfg.Seconds != nil {
-			d.cfg.Seconds.Observe(time.Since(start).Seconds())
-		}
-	}()
-	return d.sink.Publish(ctx, event)
+	return resultOf(event, ack), nil
 }
 
 // Left returns how many publishes are under way whose caller has gone.

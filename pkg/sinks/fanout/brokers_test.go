@@ -15,6 +15,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/gembridge/bridge/internal/kafkatest"
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 	"github.com/gembridge/bridge/pkg/sinks/kafka"
 	"github.com/gembridge/bridge/pkg/sinks/sinkstest"
@@ -98,12 +99,7 @@ func (n *natsServer) stored(t *testing.T) []sinkstest.Record {
 			t.Fatal(err)
 		}
 		defer reader.Close()
-		all = append(all, readAll(t, name == "GEMINI_DEAD", left, func(ctx context.Context, each func(header map[string][]string, event []byte, err error) error) error {
-			return reader.Read(ctx, jetstream.FromStart(), func(r jetstream.Record) error {
-				event, err := r.Event()
-				return each(r.Header, event, err)
-			})
-		})...)
+		all = append(all, readAll(t, name == "GEMINI_DEAD", left, reader)...)
 	}
 	return all
 }
@@ -136,12 +132,7 @@ func (k kafkaTopic) stored(t *testing.T) []sinkstest.Record {
 			t.Fatal(err)
 		}
 		defer reader.Close()
-		all = append(all, readAll(t, name != k.name, left, func(ctx context.Context, each func(header map[string][]string, event []byte, err error) error) error {
-			return reader.Read(ctx, kafka.FromStart(), func(r kafka.Record) error {
-				event, err := r.Event()
-				return each(r.Header, event, err)
-			})
-		})...)
+		all = append(all, readAll(t, name != k.name, left, reader)...)
 	}
 	return all
 }
@@ -172,16 +163,16 @@ func (k kafkaTopic) count(t *testing.T, name string) int {
 }
 
 // readAll reads as many records as there are.
-func readAll(t *testing.T, dead bool, left int, read func(context.Context, func(map[string][]string, []byte, error) error) error) []sinkstest.Record {
+func readAll(t *testing.T, dead bool, left int, reader sinks.Reader) []sinkstest.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var all []sinkstest.Record
-	err := read(ctx, func(header map[string][]string, event []byte, err error) error {
-		if err != nil {
-			return err
+	err := reader.Read(ctx, sinks.FromStart(), func(r sinks.Record) error {
+		if r.Err != nil {
+			return r.Err
 		}
-		all = append(all, sinkstest.Record{Dead: dead, ID: header["webhook-id"][0], Event: event})
+		all = append(all, sinkstest.Record{Dead: dead, ID: r.Header["webhook-id"][0], Event: r.Event})
 		if len(all) == left {
 			return errEnough
 		}

@@ -43,8 +43,8 @@ var errNoParts = errors.New("fan-out without parts")
 // that has the event then answers schema.Duplicate, so that nothing is stored twice.
 //
 // The result is schema.DeadLettered if any part stored a dead letter: of an event that one broker took and another
-// refuses for ever, the second one's consumers have only that. Otherwise it is schema.Duplicate if all parts had the
-// event already, else schema.Published.
+// refuses for ever, the second one's consumers have only that. Otherwise it is schema.Spooled if any part has the event
+// in its journal only, schema.Duplicate if all parts had the event already, else schema.Published.
 func (f *Fanout) Deliver(ctx context.Context, event *schema.Event) (schema.Result, error) {
 	if len(f.parts) == 0 {
 		return 0, errNoParts
@@ -77,8 +77,10 @@ func (p Part) deliver(ctx context.Context, event *schema.Event) (result schema.R
 }
 
 func combine(results []schema.Result) schema.Result {
-	if slices.Contains(results, schema.DeadLettered) {
-		return schema.DeadLettered
+	for _, first := range [...]schema.Result{schema.DeadLettered, schema.Spooled} {
+		if slices.Contains(results, first) {
+			return first
+		}
 	}
 	if slices.ContainsFunc(results, func(r schema.Result) bool { return r != schema.Duplicate }) {
 		return schema.Published

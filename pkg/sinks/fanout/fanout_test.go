@@ -27,6 +27,7 @@ const (
 	published = schema.Published
 	duplicate = schema.Duplicate
 	dead      = schema.DeadLettered
+	spooled   = schema.Spooled
 )
 
 var (
@@ -50,6 +51,13 @@ func TestDeliver(t *testing.T) {
 		{"refused by the first", step{result: dead}, step{result: published}, dead, nil, nil},
 		{"refused by the second", step{result: published}, step{result: dead}, dead, nil, nil},
 		{"refused by one, known to the other", step{result: duplicate}, step{result: dead}, dead, nil, nil},
+
+		{"both spooled", step{result: spooled}, step{result: spooled}, spooled, nil, nil},
+		{"spooled by the first", step{result: spooled}, step{result: published}, spooled, nil, nil},
+		{"spooled by the second", step{result: published}, step{result: spooled}, spooled, nil, nil},
+		{"spooled by one, known to the other", step{result: duplicate}, step{result: spooled}, spooled, nil, nil},
+		{"spooled by one, refused by the other", step{result: spooled}, step{result: dead}, dead, nil, nil},
+		{"fails beside a spooled one", step{result: spooled}, step{err: errAway}, 0, []error{errAway}, []string{"kafka: broker away"}},
 
 		{"first fails", step{err: errAway}, step{result: published}, 0, []error{errAway}, []string{"nats: broker away"}},
 		{"second fails", step{result: published}, step{err: errAway}, 0, []error{errAway}, []string{"kafka: broker away"}},
