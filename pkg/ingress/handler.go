@@ -3,6 +3,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -30,6 +31,8 @@ const (
 	Reject     Policy = "reject" // answered 422; the sender will try for 24 hours, then the event is lost
 )
 
+const defaultUnverified = 64 << 20
+
 // Config is what a Handler needs. Every field is required unless it says otherwise.
 type Config struct {
 	Path        string // where static deliveries arrive; dynamic ones at Path/<token>
@@ -41,16 +44,19 @@ type Config struct {
 	OnUnknown   Policy // Publish, DeadLetter or Reject
 	MaxBody     int    // bytes
 	MaxInflight int    // verified deliveries at once
-	Metrics     *Metrics
-	Log         zerolog.Logger
-	Left        func() int       // publishes under way whose request has gone: they count as in flight. Optional
-	Now         func() time.Time // default time.Now
+	// MaxUnverified is the memory that bodies share until they are verified, in bytes; default 64 MiB. With less than
+	// MaxBody the largest bodies never find room.
+	MaxUnverified int
+	Metrics       *Metrics
+	Log           zerolog.Logger
+	Left          func() int       // publishes under way whose request has gone: they count as in flight. Optional
+	Now           func() time.Time // default time.Now
 }
 
 // Handler answers webhooks. It is an http.Handler without routes of its own: any other path is a 404.
 type Handler struct {
 	cfg      Config
-	bodies   bodyPool
+	bodies   bodies
 	inflight atomic.Int64
 }
 
@@ -63,7 +69,9 @@ func New(cfg Config) *Handler {
 		cfg.Left = func() int { return 0 }
 	}
 	h := &Handler{cfg: cfg}
+	h.bodies.account = unverified{limit: cmp.Or(cfg.MaxUnverified, defaultUnverified), now: cfg.Now}
 	cfg.Metrics.inflight(func() float64 { return float64(h.inflight.Load()) + float64(cfg.Left()) })
+	cfg.Metrics.unverified(func() float64 { return float64(h.bodies.account.bytes()) })
 	return h
 }
 
@@ -81,14 +89,22 @@ type passage struct {
 // ServeHTTP carries one delivery from its first byte to the reply.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := passage{started: h.cfg.Now()}
-	result, err := h.road(r, &p)
+	result, err := h.road(w, r, &p)
 	rep := replyTo(result, err)
+	if errors.Is(err, errCut) {
+		w.Header().Set("Connection", "close") // nothing more can be read from it
+	}
 	rep.write(w, p.id)
 	h.cfg.Metrics.observe(&p, rep, err, h.cfg.Now())
 	h.log(&p, rep, err)
+	if connOf(r).evicted() {
+		panic(http.ErrAbortHandler) // net/http would keep what is left of the connection for another half second
+	}
 }
 
-func (h *Handler) road(r *http.Request, p *passage) (schema.Result, error) {
+// road takes a place in flight only for a verified body, and has given it back when the reply is written: neither a
+// slow sender nor one that does not read its reply holds one.
+func (h *Handler) road(w http.ResponseWriter, r *http.Request, p *passage) (schema.Result, error) {
 	if err := h.checkHead(r); err != nil {
 		return 0, err
 	}
@@ -97,15 +113,20 @@ func (h *Handler) road(r *http.Request, p *passage) (schema.Result, error) {
 		return 0, err
 	}
 	p.id = attempt.ID()
-	body, err := h.bodies.read(r, h.cfg.MaxBody)
+	body, err := h.bodies.read(w, r, h.cfg.MaxBody)
 	defer h.bodies.put(body)
-	if err != nil {
+	switch {
+	case err != nil && connOf(r).evicted():
+		return 0, errCut
+	case err != nil:
 		return 0, err
 	}
 	p.bodySize = len(body.bytes)
 	if p.proof, err = h.cfg.Verifier.Body(attempt, body.bytes); err != nil {
 		return 0, err
 	}
+	h.bodies.account.release(body)
+	connOf(r).verified()
 
 	if int(h.inflight.Add(1))+h.cfg.Left() > h.cfg.MaxInflight {
 		h.inflight.Add(-1)

@@ -268,10 +268,10 @@ func TestReplyQuotesTheID(t *testing.T) {
 func TestHeadersTooLarge(t *testing.T) {
 	t.Parallel() // it waits
 	r := newRig(t).serve(t)
-	r.send(t, draft{lines: []string{"X-Large: " + strings.Repeat("x", 31<<10)}, body: known}).want(t, 202, accepted("published", "msg_1"))
+	r.send(t, draft{lines: []string{"X-Large: " + strings.Repeat("x", 15<<10)}, body: known}).want(t, 202, accepted("published", "msg_1"))
 	for _, lines := range [][]string{
-		{"X-Large: " + strings.Repeat("x", 40<<10)},
-		slices.Repeat([]string{"X-Many: " + strings.Repeat("x", 90)}, 400),
+		{"X-Large: " + strings.Repeat("x", 24<<10)},
+		slices.Repeat([]string{"X-Many: " + strings.Repeat("x", 290)}, 100),
 	} {
 		got := r.send(t, draft{lines: lines, body: known})
 		if got.code != 431 || got.header.Get("Content-Type") != "text/plain; charset=utf-8" || len(r.delivered()) != 1 {

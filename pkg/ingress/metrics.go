@@ -68,9 +68,18 @@ func NewMetrics(registry prometheus.Registerer, types []string) *Metrics {
 	return m
 }
 
+// DeadLetters is the counter of dead letters of a reason, for those that come to be after their delivery was answered.
+func (m *Metrics) DeadLetters(reason schema.Reason) prometheus.Counter { return m.deadLetters[reason] }
+
 func (m *Metrics) inflight(value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bridge_inflight", Help: "Verified deliveries under way, publishes included whose sender has left.",
+	}, value))
+}
+
+func (m *Metrics) unverified(value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bridge_unverified_bytes", Help: "Memory of the bodies that are not verified yet.",
 	}, value))
 }
 
@@ -91,7 +100,7 @@ func (m *Metrics) observe(p *passage, rep reply, err error, now time.Time) {
 		return
 	}
 	m.last[typ].Set(float64(now.Unix()))
-	if rep.token == schema.DeadLettered.String() {
+	if p.reason != "" && rep.token != schema.Duplicate.String() { // one that is spooled counts as well
 		m.deadLetters[p.reason].Inc()
 	}
 }

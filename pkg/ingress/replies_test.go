@@ -93,6 +93,14 @@ func TestReplies(t *testing.T) {
 			deliveredIn(count("bridge_deliveries_total{result=duplicate,type=batch.succeeded}"), "batch.succeeded"),
 		},
 		{
+			"spooled",
+			draft{body: known},
+			nil, answer(schema.Spooled, nil),
+			202, accepted("spooled", "msg_1"), info,
+			authentic(fields{"status": 202.0, "result": "spooled", "type": "batch.succeeded", "job": "batches/1", "bytes": 102.0, "ms": 250.0}),
+			deliveredIn(count("bridge_deliveries_total{result=spooled,type=batch.succeeded}"), "batch.succeeded"),
+		},
+		{
 			"dead-lettered: invalid",
 			draft{body: invalid},
 			nil, nil,
@@ -354,14 +362,14 @@ func TestLastDelivery(t *testing.T) {
 
 // Dashboards and alerts rely on these: names, labels, and that all of them are there before the first delivery.
 func TestSeriesBeforeTheFirstDelivery(t *testing.T) {
-	want := counts{"bridge_inflight": 0, "bridge_request_seconds_count": 0, "bridge_request_seconds_sum": 0}
+	want := counts{"bridge_inflight": 0, "bridge_unverified_bytes": 0, "bridge_request_seconds_count": 0, "bridge_request_seconds_sum": 0}
 	for _, typ := range []string{
 		"batch.succeeded", "batch.failed", "batch.expired", "batch.cancelled", "interaction.completed",
 		"interaction.requires_action", "interaction.failed", "interaction.cancelled", "video.generated", "other",
 	} {
 		want["bridge_last_delivery_timestamp_seconds{type="+typ+"}"] = 0
 		for _, result := range []string{
-			"published", "duplicate", "dead-lettered", "unauthenticated", "not_found", "method_not_allowed",
+			"published", "duplicate", "dead-lettered", "spooled", "unauthenticated", "not_found", "method_not_allowed",
 			"unsupported_encoding", "too_large", "bad_request", "invalid_event", "unavailable",
 		} {
 			want["bridge_deliveries_total{result="+result+",type="+typ+"}"] = 0

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 
@@ -14,8 +15,9 @@ import (
 // errOverload appears when as many verified deliveries are under way as may be.
 var errOverload = errors.New("too many deliveries in flight")
 
-// retryAfter is what a sender is asked to wait, in seconds.
-const retryAfter = "5"
+// retryAfter is what a sender is asked to wait, in whole seconds: at least five, and each another time, lest all
+// come back at once.
+func retryAfter() string { return strconv.Itoa(5 + rand.IntN(6)) }
 
 // reply is what the client sees, and how loud the log is about it.
 type reply struct {
@@ -47,18 +49,24 @@ func replyTo(result schema.Result, err error) reply {
 		return reply{http.StatusUnsupportedMediaType, "unsupported_encoding", "the body must not be encoded", zerolog.InfoLevel}
 	case errors.Is(err, errTooLarge):
 		return reply{http.StatusRequestEntityTooLarge, "too_large", "the body is larger than this endpoint takes", zerolog.WarnLevel}
+	case errors.Is(err, errCut): // there may be thousands
+		return unavailable(zerolog.DebugLevel)
 	case errors.Is(err, errUnreadable):
 		return reply{http.StatusBadRequest, "bad_request", "the body could not be read", zerolog.InfoLevel}
 	case invalid:
 		return reply{http.StatusUnprocessableEntity, "invalid_event", "the body is not an event that this endpoint takes", zerolog.WarnLevel}
 	}
-	return reply{http.StatusServiceUnavailable, "unavailable", "the event could not be made durable now", zerolog.WarnLevel}
+	return unavailable(zerolog.WarnLevel)
+}
+
+func unavailable(level zerolog.Level) reply {
+	return reply{http.StatusServiceUnavailable, "unavailable", "the event could not be made durable now", level}
 }
 
 // tokens lists every token that replyTo knows, for metrics that shall be there before the first delivery.
 func tokens() []string {
 	return []string{
-		schema.Published.String(), schema.Duplicate.String(), schema.DeadLettered.String(),
+		schema.Published.String(), schema.Duplicate.String(), schema.DeadLettered.String(), schema.Spooled.String(),
 		"unauthenticated", "not_found", "method_not_allowed", "unsupported_encoding", "too_large", "bad_request",
 		"invalid_event", "unavailable",
 	}
@@ -73,7 +81,7 @@ func (r reply) write(w http.ResponseWriter, id string) {
 	case http.StatusRequestEntityTooLarge:
 		header.Set("Connection", "close") // net/http would wait for the rest of the body before it replies
 	case http.StatusServiceUnavailable:
-		header.Set("Retry-After", retryAfter)
+		header.Set("Retry-After", retryAfter())
 	}
 	w.WriteHeader(r.code)
 	b := make([]byte, 0, 320)

@@ -2,6 +2,7 @@ package ingress_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -50,7 +51,10 @@ type rig struct {
 	ingress.Config
 	handler   *ingress.Handler
 	server    *http.Server
-	addr      string // of the server, once there is one
+	addr      string                          // of the server, once there is one
+	conns     int                             // bound of its connections; 0 is one that is not reached
+	below     func(net.Listener) net.Listener // if not nil, wraps what the server's listener stands on
+	seen      *watch                          // how the connections fare, if somebody looks
 	clock     clock
 	deliverer deliverer
 	registry  *prometheus.Registry
@@ -100,14 +104,24 @@ func (r *rig) serve(tb testing.TB, change ...func(*http.Server)) *rig {
 	}
 	r.addr = listener.Addr().String()
 	var serving sync.WaitGroup
-	r.server.ConnState = func(_ net.Conn, state http.ConnState) {
+	follow := r.server.ConnState
+	r.server.ConnState = func(c net.Conn, state http.ConnState) {
+		follow(c, state)
 		switch state {
+		case http.StateIdle:
+			if r.seen != nil {
+				r.seen.answered(c)
+			}
 		case http.StateNew:
 			serving.Add(1)
 		case http.StateClosed:
 			serving.Done()
 		}
 	}
+	if r.below != nil {
+		listener = r.below(listener)
+	}
+	listener = ingress.NewListener(listener, cmp.Or(r.conns, 1000), zerolog.New(&r.log))
 	serving.Go(func() { _ = r.server.Serve(listener) })
 	tb.Cleanup(func() {
 		_ = r.server.Close()

@@ -14,13 +14,13 @@ const (
 	bodyTimeout   = 10 * time.Second // from the request's first byte to the body's last
 	idleTimeout   = 60 * time.Second
 	writeTimeout  = 5 * time.Second // for the reply, once there is one
-	maxHeader     = 32 << 10
+	maxHeader     = 16 << 10        // twice the longest signature
 )
 
-// NewServer returns the public server of handler with every time-out set. ackTimeout is how long a delivery may take
-// once its body is there.
+// NewServer returns the public server of handler with every time-out set, to serve a listener of NewListener.
+// ackTimeout is how long a delivery may take once its body is there. It speaks HTTP/1 alone.
 func NewServer(handler http.Handler, ackTimeout time.Duration, logger zerolog.Logger) *http.Server {
-	return &http.Server{
+	s := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
@@ -31,6 +31,8 @@ func NewServer(handler http.Handler, ackTimeout time.Duration, logger zerolog.Lo
 
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is another path like any other
 	}
+	follow(s)
+	return s
 }
 
 // serverLog takes what net/http has to say: clients that break off are everyday, panics and a lack of file descriptors

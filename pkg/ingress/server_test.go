@@ -30,8 +30,8 @@ func TestServerTimeouts(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tt.name, tt.got, tt.want)
 		}
 	}
-	if s.MaxHeaderBytes != 32<<10 {
-		t.Errorf("header limit: got %d, want %d", s.MaxHeaderBytes, 32<<10)
+	if s.MaxHeaderBytes != 16<<10 {
+		t.Errorf("header limit: got %d, want %d", s.MaxHeaderBytes, 16<<10)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,6 +121,9 @@ func (r *rig) send(tb testing.TB, d draft) reply {
 type client struct {
 	*net.TCPConn
 	in *bufio.Reader
+
+	// What somebody waited for the server to have read, and answered.
+	sent, requests int
 }
 
 func (r *rig) dial(tb testing.TB) *client {
@@ -132,7 +136,7 @@ func (r *rig) dial(tb testing.TB) *client {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		tb.Fatal(err)
 	}
-	return &client{conn.(*net.TCPConn), bufio.NewReader(conn)}
+	return &client{TCPConn: conn.(*net.TCPConn), in: bufio.NewReader(conn)}
 }
 
 func (c *client) send(tb testing.TB, text string) reply {
@@ -226,11 +230,14 @@ func (got reply) want(tb testing.TB, code int, body string) {
 	for name, want := range map[string]string{
 		"Content-Type": "application/json",
 		"Allow":        map[bool]string{true: "POST"}[code == http.StatusMethodNotAllowed],
-		"Retry-After":  map[bool]string{true: "5"}[code == http.StatusServiceUnavailable],
 		"Location":     "",
 	} {
 		if got := strings.Join(got.header[name], " and "); got != want {
 			tb.Errorf("%s: got %q, want %q", name, got, want)
 		}
+	}
+	wait, err := strconv.Atoi(strings.Join(got.header["Retry-After"], " and "))
+	if unavailable := code == http.StatusServiceUnavailable; unavailable != (err == nil) || unavailable && (wait < 5 || wait > 10) {
+		tb.Errorf("%d with Retry-After: got %q, want 5 to 10 with a 503", code, got.header["Retry-After"])
 	}
 }
