@@ -78,7 +78,7 @@ func (p *phase) ready(context.Context) error { return *p.why.Load() }
 
 // newAdmin returns the handler of the admin listener. Health says that the process lives; readiness, that a delivery
 // would be accepted durably now.
-func newAdmin(metrics prometheus.Gatherer, ready *readiness) http.Handler {
+func newAdmin(metrics prometheus.Gatherer, ready *readiness) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))

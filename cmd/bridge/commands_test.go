@@ -25,8 +25,13 @@ func invoke(t *testing.T, environ []string, stdin string, args ...string) (code 
 func TestHelp(t *testing.T) {
 	usages := map[string]string{
 		"serve": serveUsage, "demo": demoUsage, "tail": tailUsage, "config": configUsage, "version": versionUsage, "": usage, "help": usage,
+		"dead": deadUsage, "dead list": deadListUsage, "dead show": deadShowUsage, "dead replay": deadReplayUsage,
+		"journal": journalUsage, "journal list": journalListUsage, "journal drop": journalDropUsage,
 	}
-	for _, command := range []string{"", "serve", "demo", "send", "tail", "config", "version", "help"} {
+	for _, command := range []string{
+		"", "serve", "demo", "send", "tail", "config", "version", "help", "dead", "dead list", "dead show", "dead replay",
+		"journal", "journal list", "journal show", "journal export", "journal verify", "journal drop",
+	} {
 		for _, help := range []string{"--help", "-h", "-help"} {
 			args := strings.Fields(command + " " + help)
 			if command == "" && help == "-help" {
@@ -43,7 +48,7 @@ func TestHelp(t *testing.T) {
 			if command != "" && command != "help" && !strings.HasPrefix(stdout, "Usage: bridge "+command) {
 				t.Errorf("%q does not begin with how to use it:\n%s", args, stdout)
 			}
-			if command != "" && command != "help" && !strings.Contains(usage, "  bridge "+command) {
+			if command != "" && command != "help" && !strings.Contains(usage+deadUsage+journalUsage, "  bridge "+command) {
 				t.Errorf("bridge --help does not know %s", command)
 			}
 		}

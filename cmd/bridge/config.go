@@ -21,15 +21,15 @@ import (
 type Config struct {
 	Addr      string `env:"BRIDGE_ADDR" envDefault:":8080" doc:"Address, host:port, on which webhooks are received."`
 	Path      string `env:"BRIDGE_PATH" envDefault:"/webhooks/gemini" doc:"Path of the webhook endpoint; any other path is answered 404."`
-	AdminAddr string `env:"BRIDGE_ADMIN_ADDR" envDefault:"127.0.0.1:9090" doc:"Address, host:port, of /healthz, /readyz and /metrics; keep it away from the internet."`
+	AdminAddr string `env:"BRIDGE_ADMIN_ADDR" envDefault:"127.0.0.1:9090" doc:"Address, host:port, of /healthz, /readyz, /metrics and what bridge dead replay needs; keep it away from the internet."`
 
 	SigningSecrets     []secret.Text `env:"BRIDGE_SIGNING_SECRETS" doc:"Signing secrets (whsec_…) of static webhooks, separated by commas; a delivery may be signed with any of them."`
 	SigningSecretsFile string        `env:"BRIDGE_SIGNING_SECRETS_FILE" file:"secret" doc:"File with one signing secret per line, instead of BRIDGE_SIGNING_SECRETS; read again when it changes."`
 
-	MaxBody     size `env:"BRIDGE_MAX_BODY" envDefault:"384KiB" doc:"Largest request body, in bytes or with KiB or MiB; a larger one is answered 413."`
+	MaxBody     size `env:"BRIDGE_MAX_BODY" envDefault:"384KiB" doc:"Largest request body, in bytes or with KiB, MiB or GiB; a larger one is answered 413."`
 	MaxInflight int  `env:"BRIDGE_MAX_INFLIGHT" envDefault:"4096" doc:"Number of verified deliveries handled at once; further ones are answered 503."`
 
-	AckTimeout      time.Duration `env:"BRIDGE_ACK_TIMEOUT" envDefault:"3s" doc:"Time that a delivery waits for the broker's acknowledgement before it is answered 503; at most 30s."`
+	AckTimeout      time.Duration `env:"BRIDGE_ACK_TIMEOUT" envDefault:"3s" doc:"Time that a delivery waits for the broker's acknowledgement before the journal answers for it, or 503 is answered without one; at most 30s."`
 	DrainDelay      time.Duration `env:"BRIDGE_DRAIN_DELAY" envDefault:"0s" doc:"Time after a signal to stop during which /readyz answers 503 and deliveries are still accepted."`
 	ShutdownTimeout time.Duration `env:"BRIDGE_SHUTDOWN_TIMEOUT" envDefault:"20s" doc:"Time that requests have to finish at shutdown before they are cut, and that a second process waits for the data directory."`
 
@@ -42,7 +42,11 @@ type Config struct {
 
 	DedupWindow time.Duration `env:"BRIDGE_DEDUP_WINDOW" envDefault:"25h" doc:"Time during which a delivery with a known id is a duplicate; Gemini repeats deliveries for 24 hours."`
 	DeadMaxAge  time.Duration `env:"BRIDGE_DEAD_MAX_AGE" envDefault:"720h" doc:"Time that dead letters are kept; at least BRIDGE_DEDUP_WINDOW."`
-	DataDir     string        `env:"BRIDGE_DATA_DIR" envDefault:"./data" doc:"Directory of the embedded broker's store; one bridge per directory."`
+	DataDir     string        `env:"BRIDGE_DATA_DIR" envDefault:"./data" doc:"Directory of the embedded broker's store and of the journal; one bridge per directory."`
+
+	Journal         string        `env:"BRIDGE_JOURNAL" envDefault:"on" oneof:"on|off" doc:"Whether events are kept in a journal on disk until the broker has them for certain; off trusts the broker alone."`
+	JournalMaxBytes size          `env:"BRIDGE_JOURNAL_MAX_BYTES" envDefault:"1GiB" doc:"Largest size of the journal of each sink, in bytes or with KiB, MiB or GiB; when it is full, only what the broker acknowledges is answered 202."`
+	JournalKeep     time.Duration `env:"BRIDGE_JOURNAL_KEEP" envDefault:"5m" doc:"Time that an event stays in the journal after an external broker has acknowledged it, for the case that the broker forgets; 0s trusts its acknowledgement at once."`
 
 	NATS  NATSConfig
 	Kafka KafkaConfig
@@ -132,16 +136,18 @@ func parseMistake(err error, given map[string]string) mistake {
 	return mistake{"config", err.Error()}
 }
 
-// size is a number of bytes, written as 1048576, 1024KiB or 1MiB.
+// size is a number of bytes, written as 1073741824, 1048576KiB, 1024MiB or 1GiB.
 type size int64
 
-// UnmarshalText takes a number of bytes, alone or with KiB or MiB.
+// UnmarshalText takes a number of bytes, alone or with KiB, MiB or GiB.
 func (s *size) UnmarshalText(text []byte) error {
 	number, unit := string(text), int64(1)
 	if n, ok := strings.CutSuffix(number, "KiB"); ok {
 		number, unit = n, 1<<10
 	} else if n, ok := strings.CutSuffix(number, "MiB"); ok {
 		number, unit = n, 1<<20
+	} else if n, ok := strings.CutSuffix(number, "GiB"); ok {
+		number, unit = n, 1<<30
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
@@ -157,6 +163,8 @@ func (s *size) UnmarshalText(text []byte) error {
 // String is the size with the largest unit that leaves a whole number.
 func (s size) String() string {
 	switch {
+	case s > 0 && s%(1<<30) == 0:
+		return strconv.FormatInt(int64(s)>>30, 10) + "GiB"
 	case s > 0 && s%(1<<20) == 0:
 		return strconv.FormatInt(int64(s)>>20, 10) + "MiB"
 	case s > 0 && s%(1<<10) == 0:

@@ -92,6 +92,7 @@ func check(c *Config, given map[string]string, parsed mistakes) mistakes {
 	k.files()
 	k.ingress()
 	k.times()
+	k.journal()
 	if k.uses("nats") {
 		k.nats()
 	} else {

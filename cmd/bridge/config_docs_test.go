@@ -26,7 +26,7 @@ not set. ` + "`bridge config`" + ` prints the settings as the bridge would take 
 %TABLE%
 ## Rules
 
-- **Sizes** are bytes, or a whole number with ` + "`KiB` or `MiB`: `1048576`, `1024KiB` and `1MiB`" + ` are the same.
+- **Sizes** are bytes, or a whole number with ` + "`KiB`, `MiB` or `GiB`: `1048576`, `1024KiB` and `1MiB`" + ` are the same.
 - **Durations** are numbers with units: ` + "`500ms`, `3s`, `5m`, `1h30m`" + `. There is no unit above the hour.
 - **Secrets** can be given by file: the ` + "`…_FILE`" + ` variable holds its path. A value and its file exclude each other.
 - **An unknown name** that begins with ` + "`BRIDGE_`" + ` is a mistake, so that a typo does not pass unseen. What Kubernetes sets

@@ -31,7 +31,7 @@ func TestMistakes(t *testing.T) {
 	missing := filepath.Join(dir, "missing")
 	const (
 		notDuration = " is not a duration: write a number with its unit, such as 500ms, 3s, 5m or 25h"
-		notSize     = " is not a size: write bytes, or a whole number with KiB or MiB, such as 384KiB"
+		notSize     = " is not a size: write bytes, or a whole number with KiB, MiB or GiB, such as 384KiB"
 		notPath     = " is no path for the endpoint: begin with a slash, end without one, and use only letters, digits and . _ ~ - between single slashes"
 		notAddress  = " is no address: write host:port, or :port for every interface"
 		notPrefix   = " is no beginning for a subject: use letters, digits, _ and -, with single dots between them, at most 64 in all"
@@ -47,6 +47,7 @@ func TestMistakes(t *testing.T) {
 		bodyBounds  = " is out of bounds: set 1KiB to 32752KiB"
 		noTime      = " leaves requests no time to finish: set more than 0s"
 		shortWindow = " is too short: set 25h, which is more than the 24 hours for which Gemini repeats deliveries"
+		keepBounds  = " is out of bounds: set 0s to BRIDGE_DEDUP_WINDOW (25h), after which a broker takes an event that it has for a new one"
 		controlChar = "it holds a line break or another control character: remove that"
 		emptySecret = ": no signing secret; set it as Gemini showed it: whsec_ and base64"
 	)
@@ -139,6 +140,18 @@ func TestMistakes(t *testing.T) {
 		{working("BRIDGE_NATS_MAX_AGE=0s"), []string{`BRIDGE_NATS_MAX_AGE: 0s is shorter than BRIDGE_DEDUP_WINDOW (25h): set at least that`}},
 		{working("BRIDGE_DEAD_MAX_AGE=24h59m"), []string{`BRIDGE_DEAD_MAX_AGE: 24h59m is shorter than BRIDGE_DEDUP_WINDOW (25h): set at least that`}},
 		{working("BRIDGE_DEDUP_WINDOW=200h"), []string{`BRIDGE_NATS_MAX_AGE: 168h is shorter than BRIDGE_DEDUP_WINDOW (200h): set at least that`}},
+
+		// The journal.
+		{working("BRIDGE_JOURNAL=yes"), []string{`BRIDGE_JOURNAL: "yes" is not one of its values: set on or off`}},
+		{working("BRIDGE_JOURNAL_MAX_BYTES=1GB"), []string{`BRIDGE_JOURNAL_MAX_BYTES: "1GB"` + notSize}},
+		{working("BRIDGE_JOURNAL_MAX_BYTES=67108863"), []string{`BRIDGE_JOURNAL_MAX_BYTES: "67108863" is too small: set 64MiB or more`}},
+		{working("BRIDGE_MAX_BODY=16MiB", "BRIDGE_JOURNAL_MAX_BYTES=256MiB"), []string{`BRIDGE_JOURNAL_MAX_BYTES: "256MiB" is too small: set 262400KiB or more`}},
+		{working("BRIDGE_JOURNAL_KEEP=-1s"), []string{`BRIDGE_JOURNAL_KEEP: "-1s"` + keepBounds}},
+		{working("BRIDGE_JOURNAL_KEEP=25h1s"), []string{`BRIDGE_JOURNAL_KEEP: "25h1s"` + keepBounds}},
+		{working("BRIDGE_JOURNAL=off", "BRIDGE_JOURNAL_KEEP=1m", "BRIDGE_JOURNAL_MAX_BYTES=1GiB"), []string{
+			"BRIDGE_JOURNAL_MAX_BYTES: it is of no use without a journal: set BRIDGE_JOURNAL=on, or remove this",
+			"BRIDGE_JOURNAL_KEEP: it is of no use without a journal: set BRIDGE_JOURNAL=on, or remove this",
+		}},
 
 		// Addresses.
 		{working("BRIDGE_ADDR=8080"), []string{`BRIDGE_ADDR: "8080"` + notAddress}},
@@ -292,7 +305,7 @@ func TestNearestName(t *testing.T) {
 		{"BRIDGE_NATS_TLS_CER", "BRIDGE_NATS_TLS_CERT"}, // one edit, though TLS_CA takes two
 		{"BRIDGE_LOG_XXXX", ""},
 		{"BRIDGE_LOGLEVEL", "BRIDGE_LOG_LEVEL"},
-		{"BRIDGE_JOURNAL", ""},
+		{"BRIDGE_JOURNEY", "BRIDGE_JOURNAL"},
 	} {
 		if got := nearest(c.name, settings()); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -59,7 +59,7 @@ func (s setting) secret() bool {
 func (s setting) form() string {
 	switch s.typ {
 	case reflect.TypeFor[size]():
-		return "a size: write bytes, or a whole number with KiB or MiB, such as 384KiB"
+		return "a size: write bytes, or a whole number with KiB, MiB or GiB, such as 384KiB"
 	case reflect.TypeFor[time.Duration]():
 		return "a duration: write a number with its unit, such as 500ms, 3s, 5m or 25h"
 	case reflect.TypeFor[int]():

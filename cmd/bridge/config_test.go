@@ -75,6 +75,7 @@ func TestDefaults(t *testing.T) {
 		Sink: "nats", Source: "//generativelanguage.googleapis.com", ContentMode: "structured",
 		OnInvalid: "dead-letter", OnUnknown: "publish",
 		DedupWindow: 25 * time.Hour, DeadMaxAge: 720 * time.Hour, DataDir: "./data",
+		Journal: "on", JournalMaxBytes: 1 << 30, JournalKeep: 5 * time.Minute,
 		NATS: NATSConfig{
 			EmbeddedAddr: "127.0.0.1:4222", Stream: "GEMINI", SubjectPrefix: "gemini", Replicas: 1, MaxAge: 168 * time.Hour,
 		},
@@ -117,6 +118,9 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		"BRIDGE_DEDUP_WINDOW":             {working(), "48h"},
 		"BRIDGE_DEAD_MAX_AGE":             {working(), "25h"},
 		"BRIDGE_DATA_DIR":                 {working(), filepath.Join(dir, "made", "later")},
+		"BRIDGE_JOURNAL":                  {working(), "off"},
+		"BRIDGE_JOURNAL_MAX_BYTES":        {working(), "64MiB"},
+		"BRIDGE_JOURNAL_KEEP":             {working(), "0s"},
 		"BRIDGE_NATS_URL":                 {working(), "tls://a:4222, b:4223,nats://[::1]:443"},
 		"BRIDGE_NATS_CREDS":               {external(), file},
 		"BRIDGE_NATS_NKEY":                {external(), file},
@@ -274,7 +278,7 @@ func TestProcessEnvironmentIsNotRead(t *testing.T) {
 
 func TestSize(t *testing.T) {
 	for text, want := range map[string]size{
-		"0": 0, "1": 1, "1023": 1023, "1024": 1024, "384KiB": 393216, "1MiB": 1048576, "8796093022207MiB": 8796093022207 << 20,
+		"0": 0, "1": 1, "1023": 1023, "1024": 1024, "384KiB": 393216, "1MiB": 1048576, "8796093022207MiB": 8796093022207 << 20, "1GiB": 1 << 30,
 	} {
 		var got size
 		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
@@ -291,7 +295,7 @@ func TestSize(t *testing.T) {
 			t.Errorf("%q: taken as %d", text, got)
 		}
 	}
-	if got, want := fmt.Sprint(size(393216), size(1<<20), size(1000)), "384KiB 1MiB 1000"; got != want {
+	if got, want := fmt.Sprint(size(393216), size(1<<20), size(1000), size(3<<30)), "384KiB 1MiB 1000 3GiB"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -51,6 +51,7 @@ func TestKill(t *testing.T) {
 		b.exit(t)
 
 		b = spawn(t, environ).up(t)
+		b.drained(t)
 		for _, id := range []string{fresh[0], fresh[len(fresh)-1]} {
 			b.must(t, "duplicate", id, body)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/gembridge/bridge/pkg/files"
 	"github.com/gembridge/bridge/pkg/ingress"
 	"github.com/gembridge/bridge/pkg/schema"
+	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 )
 
 var (
@@ -41,6 +42,7 @@ type daemon struct {
 
 	publicAddr, adminAddr net.Addr
 	natsURL               string // of the embedded server; empty with an external one
+	embedded              *jetstream.Embedded
 }
 
 type teardown struct {
@@ -62,11 +64,12 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 
 	d.phase.set(errStarting)
 	d.ready.add(part{"bridge", d.phase.ready})
+	pages := newAdmin(metrics, &d.ready)
 	admin := &http.Server{
-		Handler: newAdmin(metrics, &d.ready), ErrorLog: stdlog.New(log, "", 0),
+		Handler: pages, ErrorLog: stdlog.New(log, "", 0),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 	}
-	if d.adminAddr, err = d.serve("BRIDGE_ADMIN_ADDR", cfg.AdminAddr, admin); err != nil {
+	if d.adminAddr, err = d.serve("BRIDGE_ADMIN_ADDR", cfg.AdminAddr, admin, nil); err != nil {
 		return nil, err
 	}
 	d.onStop("admin listener", func(context.Context) error { return admin.Close() })
@@ -82,34 +85,49 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("BRIDGE_SCHEMA_DIR: %w", err)
 	}
-	destinations, err := d.newDestinations(ctx, metrics)
+	if err := d.takeData(ctx); err != nil {
+		return nil, err
+	}
+	counters := ingress.NewMetrics(metrics, registry.Types())
+	destinations, err := d.newDestinations(ctx, metrics, counters)
 	if err != nil {
 		return nil, err
 	}
+	if err := d.openDoor(pages, destinations); err != nil {
+		return nil, err
+	}
 
+	memory, descriptors := resources()
+	bounds := boundsFor(cfg, memory, descriptors)
 	var requests atomic.Int64
 	public := ingress.NewServer(counted(&requests, ingress.New(ingress.Config{
 		Path: cfg.Path, Verifier: verifier, Registry: registry, Deliverer: destinations.deliverer(), Source: cfg.Source,
 		OnInvalid: ingress.Policy(cfg.OnInvalid), OnUnknown: ingress.Policy(cfg.OnUnknown),
-		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, Left: destinations.left,
-		Metrics: ingress.NewMetrics(metrics, registry.Types()), Log: log,
+		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, MaxUnverified: bounds.unverified, Left: destinations.left,
+		Metrics: counters, Log: log,
 	})), cfg.AckTimeout, log)
-	if d.publicAddr, err = d.serve("BRIDGE_ADDR", cfg.Addr, public); err != nil {
+	bounded := func(l net.Listener) net.Listener { return ingress.NewListener(l, bounds.connections, log) }
+	if d.publicAddr, err = d.serve("BRIDGE_ADDR", cfg.Addr, public, bounded); err != nil {
 		return nil, err
 	}
 	d.onStop("webhooks", func(context.Context) error { return d.drain(public, &requests, destinations) })
 
 	d.phase.set(nil)
 	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Stringer("admin", d.adminAddr).Str("nats", d.natsURL).
+		Int("max_connections", bounds.connections).Int("max_unverified_bytes", bounds.unverified).
 		Str("version", version).Msg("receiving webhooks")
 	return d, nil
 }
 
-// serve listens and serves until the server is shut down. setting names the address in an error.
-func (d *daemon) serve(setting, addr string, server *http.Server) (net.Addr, error) {
+// serve listens and serves until the server is shut down. setting names the address in an error; wrap, if not nil,
+// wraps the listener.
+func (d *daemon) serve(setting, addr string, server *http.Server, wrap func(net.Listener) net.Listener) (net.Addr, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	if wrap != nil {
+		listener = wrap(listener)
 	}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

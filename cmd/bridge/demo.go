@@ -14,6 +14,7 @@ import (
 
 	"github.com/gembridge/bridge/pkg/ingress/verify"
 	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 	"github.com/gembridge/bridge/schemas"
 )
@@ -124,12 +125,11 @@ func printEvents(ctx context.Context, d *daemon, count int, sh shell) (received 
 		return 0, err
 	}
 	defer reader.Close()
-	err = reader.Read(ctx, jetstream.FromStart(), func(record jetstream.Record) error {
-		event, err := record.Event()
-		if err != nil {
-			return err
+	err = reader.Read(ctx, sinks.FromStart(), func(record sinks.Record) error {
+		if record.Err != nil {
+			return record.Err
 		}
-		fmt.Fprintf(sh.out, "%s\n%s\n\n", record.Subject, event)
+		fmt.Fprintf(sh.out, "%s\n%s\n\n", record.Name, record.Event)
 		if received++; received == count {
 			return errEnough
 		}

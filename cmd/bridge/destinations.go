@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gembridge/bridge/pkg/ingress"
+	"github.com/gembridge/bridge/pkg/journal"
+	"github.com/gembridge/bridge/pkg/schema"
 	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/durable"
 	"github.com/gembridge/bridge/pkg/sinks/fanout"
@@ -17,43 +20,74 @@ import (
 	"github.com/gembridge/bridge/pkg/sinks/kafka"
 )
 
-// destination is one sink of the settings, with holds of its own around it.
+// destination is one sink of the settings, with holds of its own around it, and a journal, unless that is off.
 type destination struct {
 	name      string
-	deliverer *durable.Deliverer
+	sink      sinks.Sink
+	deliverer durableDeliverer
+	closing   sync.Once
+}
+
+// durableDeliverer is a *durable.Deliverer or a *durable.Journaled.
+type durableDeliverer interface {
+	ingress.Deliverer
+	interface {
+		Ready(ctx context.Context) error
+		Close(ctx context.Context) error
+	}
+	interface {
+		Left() int
+		Held() []string
+	}
 }
 
 // destinations is all of them. What stands around the sinks, one deliverer each, is asked here as if it were one.
-type destinations []destination
+type destinations []*destination
 
 // uses tells whether a sink is among those of BRIDGE_SINK.
 func (c *Config) uses(sink string) bool { return slices.Contains(strings.Split(c.Sink, ","), sink) }
 
 // newDestinations builds the sinks of BRIDGE_SINK and registers them with readiness, metrics and teardown.
-func (d *daemon) newDestinations(ctx context.Context, metrics prometheus.Registerer) (destinations, error) {
+func (d *daemon) newDestinations(ctx context.Context, metrics prometheus.Registerer, counters *ingress.Metrics) (destinations, error) {
 	var all destinations
 	seconds := publishSeconds(metrics)
-	add := func(name string, sink sinks.Sink) {
-		b := destination{name, durable.New(sink, durable.Config{AckTimeout: d.cfg.AckTimeout, Seconds: seconds.WithLabelValues(name)})}
-		d.onStop(name+" sink", b.deliverer.Close)
-		p := part{name, b.deliverer.Ready}
-		d.ready.add(p)
-		metrics.MustRegister(sinkUp(p))
-		all = append(all, b)
+	add := func(name string, sink sinks.Sink) error {
+		cfg := durable.Config{AckTimeout: d.cfg.AckTimeout, Seconds: seconds.WithLabelValues(name)}
+		deliverer, err := d.newDeliverer(name, sink, cfg, metrics, counters)
+		if err != nil {
+			return err
+		}
+		one := &destination{name: name, sink: sink, deliverer: deliverer}
+		d.onStop(name+" sink", one.close)
+		d.ready.add(part{name, deliverer.Ready})
+		metrics.MustRegister(sinkUp(part{name, sink.Ready}))
+		all = append(all, one)
+		return nil
 	}
 	if d.cfg.uses(jetstream.Name) {
-		sink, err := d.newJetStream(ctx)
+		if d.cfg.NATS.URL == "" {
+			embedded, err := d.startEmbedded()
+			if err != nil {
+				return nil, err
+			}
+			d.natsURL = embedded.ClientURL()
+		}
+		sink, err := newJetStream(d.cfg, d.embedded, d.log)
 		if err != nil {
 			return nil, err
 		}
-		add(jetstream.Name, sink)
+		if err := add(jetstream.Name, sink); err != nil {
+			return nil, err
+		}
 	}
 	if d.cfg.uses(kafka.Name) {
 		sink, err := newKafka(d.cfg, d.log)
 		if err != nil {
 			return nil, err
 		}
-		add(kafka.Name, sink)
+		if err := add(kafka.Name, sink); err != nil {
+			return nil, err
+		}
 		metrics.MustRegister(dedupEntries(sink))
 		// A broker that is away may come; one that refuses the bridge will go on refusing it.
 		if err := sink.Check(ctx); err != nil {
@@ -61,6 +95,37 @@ func (d *daemon) newDestinations(ctx context.Context, metrics prometheus.Registe
 		}
 	}
 	return all, nil
+}
+
+// newDeliverer puts holds around the sink, and a journal. It owns the sink, also when it fails.
+func (d *daemon) newDeliverer(name string, sink sinks.Sink, cfg durable.Config, metrics prometheus.Registerer, counters *ingress.Metrics) (durableDeliverer, error) {
+	if d.cfg.Journal == "off" {
+		return durable.New(sink, cfg), nil
+	}
+	abandon := func(err error) error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		return errors.Join(fmt.Errorf("journal of %s (BRIDGE_DATA_DIR; BRIDGE_JOURNAL=off does without): %w", name, err), sink.Close(ctx))
+	}
+	log, err := journal.Open(journal.Config{Dir: journalDir(d.cfg, name), MaxBytes: int64(d.cfg.JournalMaxBytes), SegmentBytes: segmentBytes(d.cfg)})
+	if err != nil {
+		return nil, abandon(err)
+	}
+	journaled, err := durable.NewJournaled(sink, log, durable.JournaledConfig{
+		Config: cfg, Keep: d.cfg.JournalKeep, DedupWindow: d.cfg.DedupWindow, Quarantine: quarantineDir(d.cfg, name),
+		DeadLetters: counters.DeadLetters(schema.ReasonRefused), Log: d.log.With().Str("sink", name).Logger(),
+	})
+	if err != nil {
+		return nil, abandon(errors.Join(err, log.Close()))
+	}
+	metrics.MustRegister(newJournalMetrics(name, journaled.Stats))
+	return journaled, nil
+}
+
+// close is for once: the drain has closed it with all the time there was, before the teardown comes to it.
+func (b *destination) close(ctx context.Context) (err error) {
+	b.closing.Do(func() { err = b.deliverer.Close(ctx) })
+	return err
 }
 
 // deliverer is what the road ends in.
@@ -94,12 +159,17 @@ func (b destinations) held() []string {
 	return slices.Compact(ids)
 }
 
+// close closes all of them at once, for each forwards what waits while there is time.
 func (b destinations) close(ctx context.Context) error {
-	var all error
-	for _, one := range b {
-		if err := one.deliverer.Close(ctx); err != nil {
-			all = errors.Join(all, fmt.Errorf("%s: %w", one.name, err))
-		}
+	errs := make([]error, len(b))
+	var closing sync.WaitGroup
+	for i, one := range b {
+		closing.Go(func() {
+			if err := one.close(ctx); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", one.name, err)
+			}
+		})
 	}
-	return all
+	closing.Wait()
+	return errors.Join(errs...)
 }

@@ -168,7 +168,7 @@ var (
 // TestDocumentedReplies: the tokens of replies, as the counter of deliveries has them.
 func TestDocumentedReplies(t *testing.T) {
 	t.Parallel()
-	b := launch(t, remote("nats://"+freeAddr(t))).up(t)
+	b := launch(t, remote(t, "nats://"+freeAddr(t))).up(t)
 	got, want := map[string]bool{}, map[string]bool{}
 	for series := range b.metrics(t) {
 		if m := resultLabel.FindStringSubmatch(series); m != nil {

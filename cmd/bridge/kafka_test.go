@@ -10,11 +10,12 @@ import (
 	"github.com/gembridge/bridge/schemas"
 )
 
-// withKafka is the environment of a bridge that publishes to Kafka alone, on a topic of the test's own.
+// withKafka is the environment of a bridge without a journal that publishes to Kafka alone, on a topic of the test's own.
 func withKafka(t *testing.T, brokers []string, topic string, more ...string) []string {
 	t.Helper()
 	return append([]string{
 		"BRIDGE_ADDR=127.0.0.1:0", "BRIDGE_ADMIN_ADDR=127.0.0.1:0", "BRIDGE_SIGNING_SECRETS=" + signingSecret, ample,
+		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_JOURNAL=off",
 		"BRIDGE_SINK=kafka", "BRIDGE_KAFKA_BROKERS=" + strings.Join(brokers, ","), "BRIDGE_KAFKA_TOPIC=" + topic,
 	}, more...)
 }

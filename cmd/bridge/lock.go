@@ -55,6 +55,13 @@ func lockDir(ctx context.Context, dir string, waiting func(held error)) (unlock 
 	return file.Close, nil
 }
 
+// tryLockDir is lockDir that does not wait: the error matches errHeld.
+func tryLockDir(dir string) (unlock func() error, err error) {
+	at, cancel := context.WithCancel(context.Background())
+	cancel()
+	return lockDir(at, dir, func(error) {})
+}
+
 // holder is what the process that has the lock wrote into it.
 func holder(file *os.File) string {
 	pid, _ := io.ReadAll(io.NewSectionReader(file, 0, 32))

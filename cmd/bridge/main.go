@@ -44,6 +44,8 @@ const usage = `bridge receives Gemini API webhooks and publishes them as CloudEv
   bridge serve      run the bridge (the default); settings are environment variables
   bridge send       sign a sample webhook, or a file, and post it to a bridge
   bridge tail       print the events that consumers of the broker receive
+  bridge dead       list, show and replay dead letters
+  bridge journal    look at the events on disk that a broker may not have yet
   bridge health     ask a running bridge whether it is ready, for health checks of containers
   bridge config     print every setting, where it comes from, and every mistake
   bridge version    print the version
@@ -66,6 +68,10 @@ func run(args []string, sh shell) int {
 		return sendCommand(args, sh)
 	case "tail":
 		return tailCommand(args, sh)
+	case "dead":
+		return deadCommand(args, sh)
+	case "journal":
+		return journalCommand(args, sh)
 	case "health":
 		return healthCommand(args, sh)
 	case "config":

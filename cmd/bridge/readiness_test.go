@@ -19,14 +19,14 @@ func (b *bridge) refused(t *testing.T, id string) {
 	}
 }
 
-// TestBrokerAway: the bridge starts without its broker, and survives it.
+// TestBrokerAway: the bridge starts without its broker, and survives it; without a journal it takes nothing meanwhile.
 func TestBrokerAway(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)
 	url := broker.url()
 	broker.stop()
 
-	b := launch(t, remote(url)).up(t)
+	b := launch(t, remote(t, url, "BRIDGE_JOURNAL=off")).up(t)
 	down := b.becomes(t, http.StatusServiceUnavailable, "BRIDGE_NATS_URL", strings.TrimPrefix(url, "nats://"))
 	if down.Status != stateDown || len(down.Parts) != 2 || down.Parts[0].State != stateOK || down.Parts[1].State != stateDown {
 		t.Errorf("%+v, want the bridge ok and nats down", down)
@@ -86,7 +86,7 @@ func TestWrongCredentials(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			b := launch(t, remote(startBroker(t, c.change).url(), c.environ...)).up(t)
+			b := launch(t, remote(t, startBroker(t, c.change).url(), append(c.environ, "BRIDGE_JOURNAL=off")...)).up(t)
 			b.becomes(t, http.StatusServiceUnavailable, c.names...)
 			b.refused(t, "msg_1")
 			b.log.line(t, append(c.names, `"level":"error"`)...)
@@ -108,7 +108,7 @@ func TestDegraded(t *testing.T) {
 	if _, err := js.CreateStream(soon(t), cfg); err != nil {
 		t.Fatal(err)
 	}
-	b := launch(t, remote(broker.url())).up(t)
+	b := launch(t, remote(t, broker.url())).up(t)
 	const mend = "nats stream edit GEMINI --dupe-window=25h"
 	got := b.becomes(t, http.StatusOK, mend)
 	if got.Status != stateDegraded || got.Parts[1].Name != "nats" || got.Parts[1].State != stateDegraded || len(got.Parts[1].Detail) != 1 {

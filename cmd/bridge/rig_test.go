@@ -126,9 +126,11 @@ func local(t *testing.T, more ...string) []string {
 }
 
 // remote is the environment of a bridge with free ports and a broker elsewhere.
-func remote(url string, more ...string) []string {
+func remote(t *testing.T, url string, more ...string) []string {
+	t.Helper()
 	return append([]string{
 		"BRIDGE_ADDR=127.0.0.1:0", "BRIDGE_ADMIN_ADDR=127.0.0.1:0", "BRIDGE_NATS_URL=" + url, "BRIDGE_SIGNING_SECRETS=" + signingSecret, ample,
+		"BRIDGE_DATA_DIR=" + t.TempDir(),
 	}, more...)
 }
 
@@ -143,6 +145,7 @@ type bridge struct {
 	url, admin, nats string // of what it serves, once up has returned
 	out, log         *output
 	signal           func(os.Signal)
+	pid              int           // of a process of its own
 	gone             chan struct{} // closed when it has ended
 	code             int           // its exit code, once gone is closed
 	client           *http.Client
@@ -207,6 +210,7 @@ func (b *bridge) start(t *testing.T, environ []string, name string, args ...stri
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	b.pid = cmd.Process.Pid
 	go func() {
 		defer close(b.gone)
 		_ = cmd.Wait()
@@ -226,6 +230,21 @@ func (b *bridge) up(t *testing.T) *bridge {
 		t.Fatal(err)
 	}
 	b.url, b.admin, b.nats = "http://"+line.Addr+line.Path, "http://"+line.Admin, line.NATS
+	if b.nats != "" { // its own server, to which it connects in a moment
+		b.connected(t)
+	}
+	return b
+}
+
+// connected waits until the broker takes events directly, not by way of the journal.
+func (b *bridge) connected(t *testing.T) *bridge {
+	t.Helper()
+	eventually(t, func() error {
+		if b.metrics(t)[`bridge_sink_up{sink="nats"}`] != 1 {
+			return errNotYet
+		}
+		return nil
+	})
 	return b
 }
 

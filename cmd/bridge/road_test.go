@@ -134,7 +134,7 @@ func TestRoad(t *testing.T) {
 					return
 				}
 				url := startBroker(t).url()
-				b := launch(t, remote(url, "BRIDGE_CONTENT_MODE="+mode)).up(t)
+				b := launch(t, remote(t, url, "BRIDGE_CONTENT_MODE="+mode)).up(t).connected(t)
 				if b.nats != "" {
 					t.Errorf("an embedded server at %s beside an external one", b.nats)
 				}

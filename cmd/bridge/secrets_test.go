@@ -49,7 +49,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			var broker *broker
 			if c.broker != nil {
 				broker = startBroker(t, c.broker)
-				environ = remote(broker.url())
+				environ = remote(t, broker.url(), "BRIDGE_JOURNAL=off")
 			}
 			environ = append(append(environ, signing, "BRIDGE_LOG_LEVEL=trace"), c.environ...)
 			b := launch(t, environ)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"slices"
-	"strings"
 
 	"github.com/rs/zerolog"
 )
@@ -40,9 +38,10 @@ func serveCommand(args []string, sh shell) int {
 		fmt.Fprintln(sh.err, err)
 		return exitUsage
 	}
-	if !slices.ContainsFunc(sh.environ, func(v string) bool { return strings.HasPrefix(v, "GOGC=") }) {
+	if !set(sh.environ, "GOGC") {
 		debug.SetGCPercent(gcPercent)
 	}
+	limitMemory(sh.environ, os.DirFS("/"))
 	log := newLog(cfg, sh.err)
 	for _, warning := range cfg.warnings() {
 		log.Warn().Msg(warning)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -120,7 +121,7 @@ func TestShutdownOrder(t *testing.T) {
 // TestShutdownCuts: what does not end in time is cut, publishes and all, and named.
 func TestShutdownCuts(t *testing.T) {
 	t.Parallel()
-	b := launch(t, remote(startMute(t).url(), "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
+	b := launch(t, remote(t, startMute(t).url(), "BRIDGE_JOURNAL=off", "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
 	b.log.line(t, "connected to NATS")
 	var posts sync.WaitGroup
 	for _, id := range []string{"msg_a", "msg_b"} {
@@ -162,7 +163,7 @@ func TestShutdownCuts(t *testing.T) {
 // TestShutdownOfLeftPublish: a publish whose sender has left gets no more time than a request.
 func TestShutdownOfLeftPublish(t *testing.T) {
 	t.Parallel()
-	b := launch(t, remote(startMute(t).url(), "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
+	b := launch(t, remote(t, startMute(t).url(), "BRIDGE_JOURNAL=off", "BRIDGE_SHUTDOWN_TIMEOUT=500ms")).up(t)
 	b.log.line(t, "connected to NATS")
 	request, err := signed(b.url, b.secret, "msg_left", sample(t, "batch.failed"))
 	if err != nil {
@@ -197,6 +198,42 @@ func TestShutdownOfLeftPublish(t *testing.T) {
 	}
 }
 
+// TestShutdownWithSpooled: what the journal has needs no broker to end well, whether its sender has heard of it or left
+// before; the number is told once.
+func TestShutdownWithSpooled(t *testing.T) {
+	t.Parallel()
+	environ := append(remote(t, startMute(t).url(), "BRIDGE_SHUTDOWN_TIMEOUT=1s"), "BRIDGE_ACK_TIMEOUT=200ms")
+	b := launch(t, environ).up(t)
+	b.log.line(t, "connected to NATS")
+	b.must(t, "spooled", "msg_1", sample(t, "batch.failed"))
+	request, err := signed(b.url, b.secret, "msg_left", sample(t, "batch.succeeded"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	var post sync.WaitGroup
+	post.Go(func() { _, _ = ask(b.client, request.WithContext(ctx)) })
+	eventually(t, func() error {
+		if n := b.waiting(t); n != 2 {
+			return fmt.Errorf("%d events in the journal", n)
+		}
+		return nil
+	})
+	leave()
+	post.Wait()
+
+	signalled := time.Now()
+	if code := b.stop(t); code != exitOK || len(b.log.lines("events wait in the journal for the next start", `"events":2`)) != 1 {
+		t.Errorf("exit code %d\n%s", code, b.log)
+	}
+	if took := time.Since(signalled); took > closeTimeout {
+		t.Errorf("it took %v", took)
+	}
+	if got := inJournal(t, environ); !slices.Equal(got, []string{"msg_1", "msg_left"}) {
+		t.Errorf("the journal has %v", got)
+	}
+}
+
 // TestShutdownWithUnusedConnection: a connection on which nothing was sent is no request. Load balancers and Go's
 // own client open such connections.
 func TestShutdownWithUnusedConnection(t *testing.T) {
@@ -217,7 +254,7 @@ func TestShutdownWithUnusedConnection(t *testing.T) {
 func TestSecondSignal(t *testing.T) {
 	t.Run("while it stops", func(t *testing.T) {
 		t.Parallel()
-		b := spawn(t, remote(startMute(t).url(), "BRIDGE_DRAIN_DELAY=1h")).up(t)
+		b := spawn(t, remote(t, startMute(t).url(), "BRIDGE_DRAIN_DELAY=1h")).up(t)
 		b.signal(syscall.SIGINT)
 		b.log.line(t, "shutting down")
 		b.becomes(t, http.StatusServiceUnavailable, "shutting down")
@@ -263,7 +300,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 	for round := range 6 {
 		environ := local(t, data)
 		if round%2 == 1 {
-			environ = remote(external.url())
+			environ = remote(t, external.url())
 		}
 		b := launch(t, environ).up(t)
 		b.becomes(t, http.StatusOK)

@@ -55,12 +55,13 @@ func TestNotStarted(t *testing.T) {
 		{local(t, "BRIDGE_ADMIN_ADDR="+taken.Addr().String()), []string{"BRIDGE_ADMIN_ADDR: ", "address already in use"}},
 		{local(t, "BRIDGE_NATS_EMBEDDED_ADDR="+taken.Addr().String()), []string{"BRIDGE_NATS_EMBEDDED_ADDR: ", "address already in use"}},
 		{local(t, "BRIDGE_DATA_DIR="+filepath.Join(file, "data")), []string{"BRIDGE_DATA_DIR: "}},
+		{remote(t, "nats://127.0.0.1:1", "BRIDGE_DATA_DIR="+filepath.Join(file, "data")), []string{"BRIDGE_DATA_DIR: ", "BRIDGE_JOURNAL=off"}},
 		{local(t, "BRIDGE_SCHEMA_DIR="+schemas), []string{"BRIDGE_SCHEMA_DIR: ", "batch.failed.schema.json"}},
-		{remote("nats://127.0.0.1:1", "BRIDGE_NATS_CREDS="+file), []string{"BRIDGE_NATS_CREDS: "}},
-		{remote("nats://127.0.0.1:1", "BRIDGE_NATS_NKEY="+file), []string{"BRIDGE_NATS_NKEY: "}},
-		{remote("nats://127.0.0.1:1", "BRIDGE_NATS_TLS_CA="+file), []string{"BRIDGE_NATS_TLS_CA"}},
-		{remote("nats://127.0.0.1:1", "BRIDGE_NATS_TOKEN_FILE="+writeFile(t, "a\nb\n")), []string{"BRIDGE_NATS_TOKEN_FILE: ", "one line"}},
-		{remote("nats://127.0.0.1:1", "BRIDGE_NATS_USER=u", "BRIDGE_NATS_PASSWORD_FILE="+writeFile(t, "\n")), []string{"BRIDGE_NATS_PASSWORD_FILE: ", "one line"}},
+		{remote(t, "nats://127.0.0.1:1", "BRIDGE_NATS_CREDS="+file), []string{"BRIDGE_NATS_CREDS: "}},
+		{remote(t, "nats://127.0.0.1:1", "BRIDGE_NATS_NKEY="+file), []string{"BRIDGE_NATS_NKEY: "}},
+		{remote(t, "nats://127.0.0.1:1", "BRIDGE_NATS_TLS_CA="+file), []string{"BRIDGE_NATS_TLS_CA"}},
+		{remote(t, "nats://127.0.0.1:1", "BRIDGE_NATS_TOKEN_FILE="+writeFile(t, "a\nb\n")), []string{"BRIDGE_NATS_TOKEN_FILE: ", "one line"}},
+		{remote(t, "nats://127.0.0.1:1", "BRIDGE_NATS_USER=u", "BRIDGE_NATS_PASSWORD_FILE="+writeFile(t, "\n")), []string{"BRIDGE_NATS_PASSWORD_FILE: ", "one line"}},
 		{local(t, "BRIDGE_NATS_EMBEDDED_TOKEN_FILE="+writeFile(t, "")), []string{"BRIDGE_NATS_EMBEDDED_TOKEN_FILE: ", "one line"}},
 	} {
 		b := command(t, c.environ) // "bridge" alone is "bridge serve"

@@ -9,8 +9,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	bridgejs "github.com/gembridge/bridge/pkg/sinks/jetstream"
-	"github.com/gembridge/bridge/pkg/sinks/kafka"
+	"github.com/gembridge/bridge/pkg/sinks"
 )
 
 // idsOf reads the events of "bridge tail".
@@ -100,7 +99,7 @@ func TestTailOfAnothersStream(t *testing.T) {
 	if code, _, stderr := invoke(t, environ, "", "tail"); code != exitFailure || !strings.Contains(stderr, "stream GEMINI") {
 		t.Errorf("without a stream: exit code %d, %s", code, stderr)
 	}
-	b := launch(t, remote(broker.url())).up(t)
+	b := launch(t, remote(t, broker.url())).up(t).connected(t)
 	b.becomes(t, 200)
 	for _, data := range []string{"junk", "{}"} {
 		if _, err := js.Publish(soon(t), "gemini.junk", []byte(data)); err != nil {
@@ -124,15 +123,8 @@ func TestTailOfAnothersStream(t *testing.T) {
 func TestParseFrom(t *testing.T) {
 	now := time.Date(2026, 1, 22, 12, 0, 0, 0, time.UTC)
 	since := now.Add(-90 * time.Minute)
-	for text, want := range map[string]struct {
-		jetstream bridgejs.From
-		kafka     kafka.From
-	}{
-		"start": {bridgejs.FromStart(), kafka.FromStart()},
-		"new":   {bridgejs.FromNew(), kafka.FromNew()},
-		"90m":   {bridgejs.FromSince(since), kafka.FromSince(since)},
-	} {
-		if got, err := parseFrom(text, now); err != nil || got.jetstream() != want.jetstream || got.kafka() != want.kafka {
+	for text, want := range map[string]sinks.From{"start": {}, "new": {New: true}, "90m": {Since: since}} {
+		if got, err := parseFrom(text, now); err != nil || got != want {
 			t.Errorf("%s: %v, %v, want %v", text, got, err, want)
 		}
 	}

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 
 	"github.com/gembridge/bridge/pkg/files"
 	"github.com/gembridge/bridge/pkg/ingress/verify"
 	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 )
 
@@ -58,70 +59,64 @@ func natsConn(cfg *Config) (jetstream.Conn, error) {
 	}, nil
 }
 
-// newJetStream connects to the NATS server of the settings; without one, it starts its own.
-func (d *daemon) newJetStream(ctx context.Context) (*jetstream.Sink, error) {
-	nats := d.cfg.NATS
-	conn, err := natsConn(d.cfg)
+// newJetStream connects to the NATS server of the settings, or to the embedded one, if there is one.
+func newJetStream(cfg *Config, embedded *jetstream.Embedded, log zerolog.Logger) (sinks.Sink, error) {
+	nats := cfg.NATS
+	conn, err := natsConn(cfg)
 	if err != nil {
 		return nil, err
 	}
-	cfg := jetstream.Config{
+	settings := jetstream.Config{
 		Conn: conn, Stream: nats.Stream, Prefix: nats.SubjectPrefix, Replicas: nats.Replicas,
-		MaxAge: nats.MaxAge, DeadMaxAge: d.cfg.DeadMaxAge, DedupWindow: d.cfg.DedupWindow,
-		MaxEvent: maxEvent(d.cfg), Log: d.log,
+		MaxAge: nats.MaxAge, DeadMaxAge: cfg.DeadMaxAge, DedupWindow: cfg.DedupWindow,
+		MaxEvent: maxEvent(cfg), Log: log,
 	}
-	if d.cfg.ContentMode == "binary" {
-		cfg.ContentMode = jetstream.Binary
+	if cfg.ContentMode == "binary" {
+		settings.ContentMode = jetstream.Binary
 	}
-	if nats.URL == "" {
-		embedded, err := d.startEmbedded(ctx)
-		if err != nil {
-			return nil, err
-		}
-		d.natsURL = embedded.ClientURL()
-		cfg.ConnOptions, cfg.Health = embedded.ConnOptions(), embedded.Healthy
+	switch {
+	case embedded == nil:
+	case cfg.Journal == "on":
+		return jetstream.NewLazy(settings, embedded)
+	default:
+		settings.ConnOptions, settings.Health = embedded.ConnOptions(), embedded.Healthy
 	}
-	return jetstream.New(cfg)
+	return jetstream.New(settings)
 }
 
-// startEmbedded starts the broker within the process, once the data directory is this process's own.
-func (d *daemon) startEmbedded(ctx context.Context) (*jetstream.Embedded, error) {
-	waiting, cancel := context.WithTimeout(ctx, d.cfg.ShutdownTimeout)
-	defer cancel()
-	said := false
-	unlock, err := lockDir(waiting, d.cfg.DataDir, func(held error) {
-		d.phase.set(fmt.Errorf("%w: %w", errStarting, held))
-		if !said {
-			d.log.Warn().Err(held).Msg("waiting for the data directory")
-		}
-		said = true
-	})
+// startEmbedded starts the broker within the process, which has the data directory to itself.
+func (d *daemon) startEmbedded() (*jetstream.Embedded, error) {
+	cfg, err := embeddedConfig(d.cfg, d.log)
 	if err != nil {
 		return nil, err
 	}
-	d.phase.set(errStarting)
-	var embedded *jetstream.Embedded
-	d.onStop("data directory", func(ctx context.Context) error {
-		if embedded != nil && embedded.Close(ctx) != nil {
-			return nil //nolint:nilerr // its store is open still: the lock ends with the process
-		}
-		return unlock()
-	})
-	token, err := fromFile(d.cfg.NATS.EmbeddedToken, d.cfg.NATS.EmbeddedTokenFile)
-	if err != nil {
-		return nil, fmt.Errorf("BRIDGE_NATS_EMBEDDED_TOKEN_FILE: %w", err)
+	if d.cfg.Journal == "on" {
+		cfg.Lazy, cfg.Reserve = true, int64(d.cfg.JournalMaxBytes)
 	}
-	embedded, err = jetstream.StartEmbedded(jetstream.EmbeddedConfig{
-		Dir: filepath.Join(d.cfg.DataDir, "nats"), Addr: d.cfg.NATS.EmbeddedAddr, Token: token,
-		Prefix: d.cfg.NATS.SubjectPrefix, Stream: d.cfg.NATS.Stream,
-		MaxPayload: int32(min(max(1<<20, maxEvent(d.cfg)+16<<10), 64<<20)), // with room for headers, and at most what a server takes
-		Log:        d.log,
-	})
-	if err != nil {
+	if d.embedded, err = jetstream.StartEmbedded(cfg); err != nil {
 		return nil, err
 	}
-	d.onStop("embedded NATS server", embedded.Close)
-	return embedded, nil
+	d.onStop("embedded NATS server", d.embedded.Close)
+	return d.embedded, nil
+}
+
+// embeddedConfig is the embedded server of the settings, syncing every event.
+func embeddedConfig(cfg *Config, log zerolog.Logger) (jetstream.EmbeddedConfig, error) {
+	token, err := embeddedToken(cfg)
+	return jetstream.EmbeddedConfig{
+		Dir: natsDir(cfg), Addr: cfg.NATS.EmbeddedAddr, Token: token,
+		Prefix: cfg.NATS.SubjectPrefix, Stream: cfg.NATS.Stream,
+		MaxPayload: int32(min(max(1<<20, maxEvent(cfg)+16<<10), 64<<20)), // with room for headers, and at most what a server takes
+		Log:        log,
+	}, err
+}
+
+func embeddedToken(cfg *Config) (secret.Text, error) {
+	token, err := fromFile(cfg.NATS.EmbeddedToken, cfg.NATS.EmbeddedTokenFile)
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("BRIDGE_NATS_EMBEDDED_TOKEN_FILE: %w", err)
+	}
+	return token, nil
 }
 
 // fromFile returns the first line of path, if there is a path, or value.
@@ -158,6 +153,7 @@ func publishSeconds(metrics prometheus.Registerer) *prometheus.HistogramVec {
 	return seconds
 }
 
+// sinkUp asks the sink itself: with a journal, deliveries are accepted while it is down.
 func sinkUp(broker part) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bridge_sink_up", Help: "1 while the sink accepts events.", ConstLabels: prometheus.Labels{"sink": broker.name},
