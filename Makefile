@@ -7,9 +7,10 @@ MAKEFLAGS   += --no-print-directory
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
+SOAK ?= 240
 LINT := go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help demo test test-race run kafka-up kafka-down fuzz bench lint format build coverage docs
+.PHONY: help demo test test-race run kafka-up kafka-down fuzz bench chaos soak lint format build coverage docs
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,6 +49,12 @@ fuzz: ## Fuzz every target, each for FUZZTIME (10s)
 
 bench: ## Measure the bridge against bare net/http, JetStream and other Kafka clients, as ratios
 	go run ./internal/bench
+
+chaos: ## Break a loaded bridge and its brokers 300 times, and compare them with a ledger (needs root, strace and Kafka)
+	go run ./internal/chaos -faults 320 $(CHAOS)
+
+soak: ## The same for SOAK minutes (240), with a new seed each time
+	go run ./internal/chaos -faults 320 -minutes $(SOAK)
 
 lint: ## Check style, mistakes and the direction of imports
 	$(LINT) run ./...
