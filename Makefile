@@ -47,7 +47,7 @@ kafka-down: ## Stop it and delete its data
 fuzz: ## Fuzz every target, each for FUZZTIME (10s)
 	@scripts/fuzz $(FUZZTIME)
 
-bench: ## Measure the bridge against bare net/http, JetStream and other Kafka clients, as ratios
+bench: ## Measure the bridge against bare net/http, JetStream, its disk and other Kafka clients, as ratios (needs strace and Kafka)
 	go run ./internal/bench
 
 chaos: ## Break a loaded bridge and its brokers 300 times, and compare them with a ledger (needs root, strace and Kafka)

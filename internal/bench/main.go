@@ -1,11 +1,11 @@
 // Command bench measures the bridge against what bounds it, in one run, and prints the ratios: the road against an
-// empty net/http handler, the road onto JetStream against bare publishing from as many goroutines, and the Kafka sink
-// against the producers of two client libraries. Absolute figures are those of this machine at this moment; the ratios
-// carry over.
+// empty net/http handler, the bridge on JetStream against bare publishing from as many goroutines and against itself
+// without its journal, the journal against the disk, and the Kafka sink against the producers of two client libraries.
+// Absolute figures are those of this machine at this moment; the ratios carry over.
 //
 //	go run ./internal/bench [-rounds 3] [-seconds 2] [-only kafka]
 //
-// The Kafka parts need what scripts/kafka-local needs.
+// The part journal needs strace, and the Kafka parts what scripts/kafka-local needs.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	url := flag.String("url", "", "of a child's broker; empty is one in the process")
 	callers := flag.Int("callers", 1, "of a child that publishes")
 	topic := flag.String("topic", "", "of a child that speaks Kafka")
-	only := flag.String("only", "", "regular expression of the parts to run: handlers, embedded, separate, kafka-publish, kafka-catch-up and idle")
+	only := flag.String("only", "", "regular expression of the parts to run: handlers, embedded, separate, journal, append, start, kafka-publish, kafka-catch-up and idle")
 	rounds := flag.Int("rounds", 3, "per figure; the median counts")
 	seconds := flag.Float64("seconds", 2, "per round")
 	flag.Parse()
@@ -81,6 +81,9 @@ func run(b *bench, only string) (err error) {
 		{"handlers", b.handlers},
 		{"embedded", b.embedded},
 		{"separate", b.separate},
+		{"journal", b.journal},
+		{"append", b.appends},
+		{"start", b.start},
 		{"kafka-publish", b.kafkaPublish},
 		{"kafka-catch-up", b.kafkaCatchUp},
 		{"idle", b.idle},
@@ -142,17 +145,19 @@ func (b *bench) handlers() error {
 	return nil
 }
 
-// embedded compares the bridge with its own broker to publishing to the same broker within the process.
+// embedded compares the bridge with its own broker to publishing to such a broker within the process. Both answer for
+// what is on the disk: the bridge by its journal, the other by an fsync of every message.
 func (b *bench) embedded() error {
-	return b.compare("Embedded server, every message fsynced before its ack",
+	return b.compare("Embedded server: bare publishes with an fsync of every message, the bridge with its journal",
 		func() (env, args []string, stop func(), err error) {
-			return []string{"BRIDGE_DATA_DIR=" + b.store()}, []string{"-dir", b.store()}, func() {}, nil
+			return nil, []string{"-dir", b.store()}, func() {}, nil
 		})
 }
 
-// separate compares them on a server of its own, with its default sync.
+// separate compares them on a server of its own, with its default sync: bare publishes are not on the disk when they
+// are acknowledged, what the bridge answers for is.
 func (b *bench) separate() error {
-	return b.compare("Separate server, default sync (every two minutes)",
+	return b.compare("Separate server, default sync (every two minutes): bare publishes, the bridge with its journal",
 		func() (env, args []string, stop func(), err error) {
 			nats, err := b.child("-child", "nats", "-dir", b.store())
 			if err != nil {
@@ -199,40 +204,5 @@ func (b *bench) round(callers int, broker func() (env, args []string, stop func(
 		return err
 	}
 	whole.add(r)
-	return nil
-}
-
-// idle reports what a bridge costs that does nothing.
-func (b *bench) idle() error {
-	info, err := os.Stat(b.bridge)
-	if err != nil {
-		return err
-	}
-	nats, err := b.child("-child", "nats", "-dir", b.store())
-	if err != nil {
-		return err
-	}
-	defer nats.stop()
-	fmt.Printf("## Idle\n\nStripped binary: %.1f MiB\n\n| | start to first 202, ms | idle memory, MiB |\n|---|---|---|\n", float64(info.Size())/(1<<20))
-	for _, v := range []struct {
-		name string
-		env  func() string
-	}{
-		{"embedded broker, empty store", func() string { return "BRIDGE_DATA_DIR=" + b.store() }},
-		{"external broker", func() string { return "BRIDGE_NATS_URL=" + nats.line }},
-	} {
-		var first, memory []float64
-		for range b.rounds {
-			s, err := b.serve(v.env())
-			if err != nil {
-				return err
-			}
-			first = append(first, float64(s.first.Microseconds())/1000)
-			time.Sleep(time.Second)
-			memory = append(memory, s.memory())
-			s.stop()
-		}
-		fmt.Printf("| %s | %.1f | %.1f |\n", v.name, median(first), median(memory))
-	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,12 +77,17 @@ func (b *bench) ask(into any, args ...string) error {
 	return json.Unmarshal(out, into)
 }
 
-// serve starts a bridge and posts to it until a delivery is answered 202.
-func (b *bench) serve(env ...string) (*process, error) {
+// serve starts a bridge and posts to it until a delivery is answered 202. Its data directory is new, unless env has one.
+func (b *bench) serve(env ...string) (*process, error) { return b.serveUnder(nil, env...) }
+
+// serveUnder puts a program in front that becomes the bridge.
+func (b *bench) serveUnder(front []string, env ...string) (*process, error) {
 	public, admin, broker := freeAddr(), freeAddr(), freeAddr()
-	p := &process{cmd: exec.Command(b.bridge), line: "http://" + public, admin: "http://" + admin}
+	command := slices.Concat(front, []string{b.bridge})
+	p := &process{cmd: exec.Command(command[0], command[1:]...), line: "http://" + public, admin: "http://" + admin}
 	p.cmd.Env = append([]string{
 		"BRIDGE_ADDR=" + public, "BRIDGE_ADMIN_ADDR=" + admin, "BRIDGE_SIGNING_SECRETS=" + benchSecret, "BRIDGE_LOG_LEVEL=info",
+		"BRIDGE_DATA_DIR=" + b.store(),
 	}, env...)
 	if !strings.Contains(strings.Join(env, " "), "BRIDGE_NATS_URL") {
 		p.cmd.Env = append(p.cmd.Env, "BRIDGE_NATS_EMBEDDED_ADDR="+broker)
@@ -140,14 +146,17 @@ func (p *process) memory() float64 {
 }
 
 // allocs is how many allocations the process has made, by its own metrics.
-func (p *process) allocs() float64 {
+func (p *process) allocs() float64 { return p.metric("go_memstats_mallocs_total") }
+
+// metric is one of the process's own, by name and labels.
+func (p *process) metric(name string) float64 {
 	response, err := http.Get(p.admin + "/metrics")
 	if err != nil {
 		return 0
 	}
 	defer response.Body.Close()
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), "go_memstats_mallocs_total "); ok {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			n, _ := strconv.ParseFloat(value, 64)
 			return n
 		}
