@@ -173,7 +173,10 @@ func (m *model) crash(s survival) {
 		m.t.Fatalf("%s: %v", m.name, err)
 	}
 	m.check(true)
-	if damaged := m.log.Usage().Damaged; damaged != 0 && !m.fs.torn {
+	m.fs.mu.Lock() // a segment is being prepared
+	torn := m.fs.torn
+	m.fs.mu.Unlock()
+	if damaged := m.log.Usage().Damaged; damaged != 0 && !torn {
 		m.t.Errorf("%s: %d records are said to be damaged", m.name, damaged)
 	}
 }

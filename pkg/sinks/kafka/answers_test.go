@@ -37,6 +37,7 @@ type proxy struct {
 	onProduce func(n int, answer []byte) []byte
 	spoil     atomic.Bool // change what is produced, so that its checksum is wrong and the broker does not store it
 	answers   atomic.Int64
+	lose      atomic.Int64 // so many produce requests are cut before the broker gets them
 }
 
 func startProxy(t *testing.T, to string, spoil bool, onProduce func(n int, answer []byte) []byte) *proxy {
@@ -62,6 +63,9 @@ func (p *proxy) serve(client net.Conn) {
 				return
 			}
 			key.Store(int32(binary.BigEndian.Uint16(frame[4:])))
+			if key.Load() == keyProduce && p.lose.Add(-1) >= 0 {
+				return
+			}
 			if p.spoil.Load() && key.Load() == keyProduce {
 				frame[len(frame)-1]++
 			}
@@ -136,36 +140,12 @@ func TestAnswers(t *testing.T) {
 		return answer
 	}
 	cases := map[string]func(int, []byte) []byte{
-		"as it is": first(0, cut),
-		"cut":      first(3, cut),
-		"late":     first(1, late),
-		"cut, then refused": func(n int, answer []byte) []byte {
-			switch n {
-			case 1:
-				return nil
-			case 2:
-				return withCode(answer, kafkago.MessageSizeTooLarge)
-			}
-			return answer
-		},
-		"cut, then forbidden": func(n int, answer []byte) []byte {
-			switch n {
-			case 1:
-				return nil
-			case 2:
-				return withCode(answer, kafkago.TopicAuthorizationFailed)
-			}
-			return answer
-		},
-		"cut, then not enough replicas": func(n int, answer []byte) []byte {
-			switch n {
-			case 1:
-				return nil
-			case 2, 3:
-				return withCode(answer, kafkago.NotEnoughReplicas)
-			}
-			return answer
-		},
+		"as it is":                       first(0, cut),
+		"cut":                            first(3, cut),
+		"late":                           first(1, late),
+		"lost, then refused":             first(1, code(kafkago.MessageSizeTooLarge)),
+		"lost, then forbidden":           first(1, code(kafkago.TopicAuthorizationFailed)),
+		"lost, then not enough replicas": first(1, code(kafkago.NotEnoughReplicas)),
 	}
 	for _, e := range []kafkago.Error{
 		kafkago.Unknown, kafkago.UnknownTopicOrPartition, kafkago.LeaderNotAvailable, kafkago.NotLeaderForPartition, kafkago.RequestTimedOut,
@@ -179,6 +159,9 @@ func TestAnswers(t *testing.T) {
 			t.Parallel()
 			topic := topicOf(t)
 			p := startProxy(t, c.Bootstrap()[0], false, onProduce)
+			if strings.HasPrefix(name, "lost") {
+				p.lose.Store(1)
+			}
 			s, _ := openSink(t, kafka.Config{Brokers: []string{p.addr}, Topic: topic, CreateTopics: true, Partitions: 1})
 			eventuallyReady(t, s)
 			const n = 20
