@@ -50,6 +50,7 @@ func (l *lane) send(batch []*pending) {
 	for n := 0; ; n++ {
 		if l.topic.lossesSoFar() != batch[0].losses { // what may have been stored is lost
 			l.fence(nil)
+			l.well() // nothing is in doubt any more
 			l.again(batch, errLost, true)
 			return
 		}
