@@ -139,6 +139,27 @@ func TestFence(t *testing.T) {
 	}
 }
 
+// TestLoss: what was under way when the log lost events ends as not stored, and the lane goes on.
+func TestLoss(t *testing.T) {
+	c := kafkatest.Shared(t, kafkatest.Options{})
+	_, l := openLane(t, c, c.Topic())
+	carry(t, l, sinkstest.Event(0))
+	tamper(t, l, func() { // a batch has been out for long, and nobody knows what became of it
+		l.running, l.stuck, l.since, l.why = true, true, time.Now().Add(-time.Minute), errors.New("no answer")
+	})
+	p := &pending{record: newRecord(sinkstest.Event(1), Structured), id: "1", losses: -1, done: make(chan outcome, 1)}
+	l.send([]*pending{p})
+	l.mu.Lock()
+	l.running = false
+	l.mu.Unlock()
+	if o := <-p.done; !errors.Is(o.err, errLost) {
+		t.Errorf("got %+v, want errLost", o)
+	}
+	if ack := carry(t, l, sinkstest.Event(2)); ack.Position.Sequence != 1 {
+		t.Errorf("behind it: %+v", ack)
+	}
+}
+
 // TestResend: the same bytes twice are stored once, and both answers tell where.
 func TestResend(t *testing.T) {
 	c := kafkatest.Shared(t, kafkatest.Options{})
