@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"testing"
 )
 
@@ -25,5 +26,22 @@ func TestLog(t *testing.T) {
 		if bytes.Contains(text, []byte("fine print")) || bytes.Contains(text, []byte("news")) != (c.level == "info") || !bytes.Contains(text, []byte("trouble")) {
 			t.Errorf("level %s:\n%s", c.level, text)
 		}
+	}
+}
+
+// What is thrown away is no terminal, although it is a device as well.
+func TestLogFormat(t *testing.T) {
+	for path, want := range map[string]string{os.DevNull: "json", "/dev/ptmx": "console"} {
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := logFormat(mustLoad(t, working()), file); got != want {
+			t.Errorf("%s: got %s, want %s", path, got, want)
+		}
+		if got := logFormat(mustLoad(t, working("BRIDGE_LOG_FORMAT=console")), file); got != "console" {
+			t.Errorf("%s, as set: got %s", path, got)
+		}
+		_ = file.Close()
 	}
 }

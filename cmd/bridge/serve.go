@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 
+	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 )
 
@@ -102,17 +104,8 @@ func follow(signals <-chan os.Signal) (stop context.Context, again <-chan struct
 }
 
 // newLog writes to w. A person at a terminal gets lines to read, anything else gets JSON.
-func newLog(cfg *Config, w interface{ Write([]byte) (int, error) }) zerolog.Logger {
-	format := cfg.LogFormat
-	if format == "auto" {
-		format = "json"
-		if file, ok := w.(*os.File); ok {
-			if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-				format = "console"
-			}
-		}
-	}
-	if format == "console" {
+func newLog(cfg *Config, w io.Writer) zerolog.Logger {
+	if logFormat(cfg, w) == "console" {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000"}
 	}
 	level, err := zerolog.ParseLevel(cfg.LogLevel) // the configuration has checked it
@@ -120,4 +113,14 @@ func newLog(cfg *Config, w interface{ Write([]byte) (int, error) }) zerolog.Logg
 		level = zerolog.InfoLevel
 	}
 	return zerolog.New(zerolog.SyncWriter(w)).Level(level).With().Timestamp().Logger()
+}
+
+func logFormat(cfg *Config, w io.Writer) string {
+	if cfg.LogFormat != "auto" {
+		return cfg.LogFormat
+	}
+	if file, ok := w.(*os.File); ok && isatty.IsTerminal(file.Fd()) { // /dev/null is a character device, too
+		return "console"
+	}
+	return "json"
 }

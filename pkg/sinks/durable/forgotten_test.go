@@ -44,8 +44,8 @@ func TestForgotten(t *testing.T) {
 		same := r.deliver(t.Context(), keyed("same key", "0"))
 		other := r.deliver(t.Context(), keyed("other key", "new"))
 		time.Sleep(50 * time.Millisecond)
+		before := len(f.published()) // before it forgets: what is offered again may be on its way at once
 		f.forget()
-		before := len(f.published())
 		if got := <-same; got.result != schema.Spooled || got.after != 50*time.Millisecond {
 			t.Errorf("got %+v, want spooled at once: it would overtake", got)
 		}
@@ -54,7 +54,7 @@ func TestForgotten(t *testing.T) {
 		}
 		// The ack of the other one may be from before the loss, so it is offered again.
 		time.Sleep(time.Second)
-		got := ids(f.published())[before-2+2:]
+		got := ids(f.published())[before:]
 		var zeros []string
 		for _, id := range got {
 			if id == "a0" || id == "a2" || id == "a4" || id == "same key" {

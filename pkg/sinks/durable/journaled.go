@@ -147,30 +147,27 @@ func (d *Journaled) load() error {
 	defer d.mu.Unlock()
 	records := d.journal.Usage().Records
 	d.entries, d.lanes = make(map[digest]*entry, records), make(map[uint64]*lane, records)
-	var slab []entry
 	var again, broken []uint64
-	err := d.journal.Read(0, func(seq uint64, payload []byte) error {
-		label, unreadable := schema.ReadLabel(payload)
-		if unreadable != nil {
-			broken = append(broken, seq)
-			return nil //nolint:nilerr // it is set aside, and the others are read
+	var err error
+	batches := make(chan []entry, 1) // there may be very many, and a start has to be quick
+	go func() {
+		defer close(batches)
+		broken, err = d.readAll(batches)
+	}()
+	for batch := range batches {
+		for i := range batch {
+			e := &batch[i]
+			// An append that failed may be there all the same, before the one that was answered.
+			if older := d.entries[e.id]; older != nil {
+				again = append(again, older.seq)
+				d.dequeue(older)
+			}
+			d.entries[e.id] = e
+			at := e.at
+			d.enqueue(e)
+			e.at = at
 		}
-		if len(slab) == 0 {
-			slab = make([]entry, 1024) // there may be very many, and a start has to be quick
-		}
-		e := &slab[0]
-		slab = slab[1:]
-		e.seq, e.id, e.lane, e.dead = seq, digestOf(label.Key), d.laneOf(label.Key, label.PartitionKey), label.Key.Dead
-		// An append that failed may be there all the same, before the one that was answered.
-		if older := d.entries[e.id]; older != nil {
-			again = append(again, older.seq)
-			d.dequeue(older)
-		}
-		d.entries[e.id] = e
-		d.enqueue(e)
-		e.at = label.Received.Sub(d.start)
-		return nil
-	})
+	}
 	if err != nil {
 		return err
 	}
@@ -186,6 +183,33 @@ func (d *Journaled) load() error {
 		d.cfg.Log.Info().Int(LogKeyEvents, d.waiting.len).Msg("events wait in the journal and are forwarded now")
 	}
 	return nil
+}
+
+// readAll makes an entry of every record of the journal. broken are those that are no events.
+func (d *Journaled) readAll(batches chan<- []entry) (broken []uint64, err error) {
+	var batch []entry
+	err = d.journal.Read(0, func(seq uint64, payload []byte) error {
+		label, unreadable := schema.ReadLabel(payload)
+		if unreadable != nil {
+			broken = append(broken, seq)
+			return nil //nolint:nilerr // it is set aside, and the others are read
+		}
+		if len(batch) == cap(batch) {
+			if batch != nil {
+				batches <- batch
+			}
+			batch = make([]entry, 0, 1024)
+		}
+		batch = append(batch, entry{
+			seq: seq, id: digestOf(label.Key), lane: d.laneOf(label.Key, label.PartitionKey), dead: label.Key.Dead,
+			at: label.Received.Sub(d.start),
+		})
+		return nil
+	})
+	if len(batch) > 0 {
+		batches <- batch
+	}
+	return broken, err
 }
 
 // Deliver returns once the event is durable, at most after the ack timeout: in the sink (schema.Published,

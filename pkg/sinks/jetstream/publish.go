@@ -2,12 +2,12 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -195,10 +195,10 @@ func (p *publication) read(ctx context.Context, a answer) (ack sinks.Ack, done b
 		return ack, false, p.homeless(ctx)
 	}
 	var reply struct {
-		Stream    string
-		Seq       uint64
-		Duplicate bool
-		Error     *jetstream.APIError
+		Stream    string              `json:"stream"`
+		Seq       uint64              `json:"seq"`
+		Duplicate bool                `json:"duplicate"`
+		Error     *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(a.data, &reply); err != nil || reply.Error == nil && reply.Stream == "" {
 		p.open++ // somebody else listens there; a stream may have taken the event all the same
