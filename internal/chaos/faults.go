@@ -46,7 +46,7 @@ func kinds() []kind {
 			return w.nats != nil && len(w.nats.nodes) == n || w.kafka != nil && len(w.kafka.addrs) == n
 		}
 	}
-	oneServer := func(w *world) bool { return w.proxy != nil }
+	proxied := func(w *world) bool { return len(w.networks()) > 0 }
 	single, cluster := ofSize(1), ofSize(3)
 	separate := func(w *world) bool { return w.nats != nil || w.kafka != nil }
 	besideJournal := func(w *world) bool { return separate(w) && w.journaled() }
@@ -67,8 +67,8 @@ func kinds() []kind {
 		{"broker stopped", 6, single, true, neither, endBroker(syscall.SIGTERM)},
 		{"broker paused", 8, single, true, neither, pauseBroker},
 		{"bridge and broker killed", 8, separate, false, neither, killBoth},
-		{"network slow", 6, oneServer, true, neither, slowNetwork},
-		{"network cut", 8, oneServer, true, neither, cutNetwork},
+		{"network slow", 6, proxied, true, neither, slowNetwork},
+		{"network cut", 8, proxied, true, neither, cutNetwork},
 		{"stream or topic deleted", 6, separate, true, inBroker, deleteLog},
 		{"broker's store set back", 6, single, true, inBroker, setBack},
 		{"leader killed", 12, cluster, true, neither, leaderGone("kill")},

@@ -87,16 +87,18 @@ func killBoth(ctx context.Context, w *world, rng *rand.Rand) error {
 }
 
 func slowNetwork(ctx context.Context, w *world, rng *rand.Rand) error {
-	w.proxy.slow(20*time.Millisecond + soon(rng, 600*time.Millisecond))
+	network := w.networks()[rng.IntN(len(w.networks()))]
+	network.slow(20*time.Millisecond + soon(rng, 600*time.Millisecond))
 	pause(ctx, 300*time.Millisecond+soon(rng, 2*time.Second))
-	w.proxy.slow(0)
+	network.slow(0)
 	return nil
 }
 
 func cutNetwork(ctx context.Context, w *world, rng *rand.Rand) error {
-	w.proxy.cut()
+	network := w.networks()[rng.IntN(len(w.networks()))]
+	network.cut()
 	pause(ctx, 200*time.Millisecond+soon(rng, 3*time.Second))
-	w.proxy.heal(rng.IntN(2) == 0)
+	network.heal(rng.IntN(2) == 0)
 	return nil
 }
 

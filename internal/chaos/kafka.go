@@ -25,6 +25,7 @@ const portTaken = 3
 type kafkaNodes struct {
 	script, dir string
 	addrs       []string
+	proxy       *proxy    // before the only node, for bridges; nil with more: --set says the same to all of them
 	keeper      *exec.Cmd // deletes the nodes when owner is closed
 	owner       io.Closer
 }
@@ -49,12 +50,7 @@ func startKafka(dir string, nodes int) (*kafkaNodes, error) {
 		if ports, err = freePorts(1); err != nil {
 			break
 		}
-		err = k.run("start", "--port", strconv.Itoa(ports[0]), "--nodes", strconv.Itoa(nodes),
-			"--set", "broker.session.timeout.ms=2000", "--set", "broker.heartbeat.interval.ms=500")
-		if err == nil {
-			for i := range nodes {
-				k.addrs = append(k.addrs, addr(ports[0]+10*i))
-			}
+		if err = k.start(ports[0], nodes); err == nil {
 			return k, nil
 		}
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != portTaken {
@@ -62,6 +58,44 @@ func startKafka(dir string, nodes int) (*kafkaNodes, error) {
 		}
 	}
 	return nil, errors.Join(fmt.Errorf("start Kafka: %w", err), k.close())
+}
+
+func (k *kafkaNodes) start(port, nodes int) error {
+	args := []string{
+		"--port", strconv.Itoa(port), "--nodes", strconv.Itoa(nodes),
+		"--set", "broker.session.timeout.ms=2000", "--set", "broker.heartbeat.interval.ms=500",
+	}
+	var network *proxy
+	if nodes == 1 {
+		const far = 6 // ports from the first one
+		var err error
+		if network, err = startProxy(addr(port + far)); err != nil {
+			return err
+		}
+		args = append(args,
+			"--set", fmt.Sprintf("listeners=PLAIN://%s,FAR://%s,CONTROLLER://%s", addr(port), addr(port+far), addr(port+1)),
+			"--set", fmt.Sprintf("advertised.listeners=PLAIN://%s,FAR://%s", addr(port), network.addr()),
+			"--set", "listener.security.protocol.map=PLAIN:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT")
+	}
+	if err := k.run("start", args...); err != nil {
+		if network != nil {
+			network.close()
+		}
+		return err
+	}
+	k.proxy = network
+	for i := range nodes {
+		k.addrs = append(k.addrs, addr(port+10*i))
+	}
+	return nil
+}
+
+// bootstrap is where bridges find the nodes.
+func (k *kafkaNodes) bootstrap() string {
+	if k.proxy != nil {
+		return k.proxy.addr()
+	}
+	return strings.Join(k.addrs, ",")
 }
 
 func moduleRoot() (string, error) {
@@ -92,7 +126,12 @@ func (k *kafkaNodes) do(command string, nodes ...int) error {
 	return k.run(command, args...)
 }
 
-func (k *kafkaNodes) close() error { return errors.Join(k.owner.Close(), k.keeper.Wait()) }
+func (k *kafkaNodes) close() error {
+	if k.proxy != nil {
+		k.proxy.close()
+	}
+	return errors.Join(k.owner.Close(), k.keeper.Wait())
+}
 
 func (k *kafkaNodes) store(node int) string { return filepath.Join(k.dir, fmt.Sprint("node-", node+1)) }
 

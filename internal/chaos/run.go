@@ -58,10 +58,12 @@ func (r *run) parts() []part {
 		{"nats-three", "nats", campaign("three nats-servers", setting{nats: 3}, share(6))},
 		{"away-nats", "nats", away(setting{nats: 1})},
 		{"amnesia-nats", "nats", amnesia("one nats-server", setting{nats: 1})},
-		{"drain", "nats", drain},
+		{"drain-embedded", "nats", drain("embedded NATS", setting{embedded: true}, 25)},
+		{"drain-nats", "nats", drain("one nats-server", setting{nats: 1}, 25)},
 		{"kafka", "kafka", onKafka(1, func(s setting) doer { return campaign("one Kafka node", s, share(5)) })},
 		{"away-kafka", "kafka", onKafka(1, away)},
 		{"amnesia-kafka", "kafka", onKafka(1, func(s setting) doer { return amnesia("one Kafka node", s) })},
+		{"drain-kafka", "kafka", onKafka(1, func(s setting) doer { return drain("one Kafka node", s, 20) })},
 		{"fan-out", "nats,kafka", onKafka(1, func(s setting) doer { s.nats = 1; return campaign("nats-server and Kafka", s, share(5)) })},
 		{"kafka-three", "kafka", onKafka(3, func(s setting) doer { return campaign("three Kafka nodes", s, share(5)) })},
 	}

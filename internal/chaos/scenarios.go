@@ -27,36 +27,21 @@ func amnesia(topology string, s setting) doer {
 	}
 }
 
-// drain stops a bridge under load fifty times, by both signals: with its own broker and with another.
-func drain(ctx context.Context, r *run, dir string, seed uint64) (wrong []string, err error) {
-	const rounds = 25
-	for _, on := range []struct {
-		topology, dir string
-		setting       setting
-	}{
-		{"embedded NATS", "embedded", setting{embedded: true}},
-		{"one nats-server", "nats", setting{nats: 1}},
-	} {
-		more, err := r.ordeal(ctx, ordeal{
-			topology: on.topology, setting: on.setting, manners: polite(),
-			plan: func(*world) []kind {
-				var plan []kind
-				for i := range rounds {
-					signal, name := syscall.SIGTERM, "SIGTERM under load"
-					if i%2 == 1 {
-						signal, name = syscall.SIGINT, "SIGINT under load"
-					}
-					plan = append(plan, kind{name: name, do: endBridge(signal)})
+// drain stops a bridge under load, by both signals in turn.
+func drain(topology string, s setting, rounds int) doer {
+	return func(ctx context.Context, r *run, dir string, seed uint64) ([]string, error) {
+		return r.ordeal(ctx, ordeal{topology: topology, setting: s, manners: polite(), judge: unheard, plan: func(*world) []kind {
+			var plan []kind
+			for i := range rounds {
+				signal, name := syscall.SIGTERM, "SIGTERM under load"
+				if i%2 == 1 {
+					signal, name = syscall.SIGINT, "SIGINT under load"
 				}
-				return plan
-			},
-			judge: unheard,
-		}, filepath.Join(dir, on.dir), seed)
-		if wrong = append(wrong, more...); err != nil {
-			return wrong, err
-		}
+				plan = append(plan, kind{name: name, do: endBridge(signal)})
+			}
+			return plan
+		}}, dir, seed)
 	}
-	return wrong, nil
 }
 
 // unheard finds requests that the bridge answered, by its log, and whose senders heard nothing.

@@ -68,7 +68,7 @@ func newWorld(program, dir string, s setting) (_ *world, err error) {
 	}
 	if s.kafka != nil {
 		sinks = append(sinks, "kafka")
-		env = append(env, "BRIDGE_KAFKA_BROKERS="+strings.Join(s.kafka.addrs, ","), "BRIDGE_KAFKA_TOPIC="+s.topic)
+		env = append(env, "BRIDGE_KAFKA_BROKERS="+s.kafka.bootstrap(), "BRIDGE_KAFKA_TOPIC="+s.topic)
 	}
 	if w.bridge, err = newBridge(program, dir, append(env, "BRIDGE_SINK="+strings.Join(sinks, ","))...); err != nil {
 		return nil, err
@@ -104,6 +104,17 @@ func (w *world) startNATS(n int) (url string, err error) {
 		return "", err
 	}
 	return "nats://" + w.proxy.addr(), nil
+}
+
+// networks are those between the bridge and single brokers, which can be slow or cut.
+func (w *world) networks() (all []*proxy) {
+	if w.proxy != nil {
+		all = append(all, w.proxy)
+	}
+	if w.kafka != nil && w.kafka.proxy != nil {
+		all = append(all, w.kafka.proxy)
+	}
+	return all
 }
 
 // begin starts the bridge and the senders, and waits until a delivery is published.

@@ -90,6 +90,10 @@ func (s *session) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	appended, err := s.appended(ctx)
+	if err != nil {
+		return err
+	}
 	starts, err := s.offsets(ctx, kafka.FirstOffset)
 	if err != nil {
 		return err
@@ -131,7 +135,7 @@ func (s *session) begin(ctx context.Context) error {
 				p.next = end
 			}
 		}
-		p.end = end
+		p.end = max(end, appended[id])
 		parts[id] = p
 	}
 	s.mu.Lock()
@@ -231,9 +235,13 @@ func (s *session) aim(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		appended, err := s.appended(ctx)
+		if err != nil {
+			return err
+		}
 		s.mu.Lock()
 		for id, p := range s.parts {
-			p.end = max(p.end, ends[id])
+			p.end = max(p.end, ends[id], appended[id])
 			s.parts[id] = p
 		}
 		s.seen = asked
