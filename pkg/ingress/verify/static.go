@@ -3,14 +3,13 @@ package verify
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"hash"
 	"strconv"
 	"strings"
 	"sync"
 )
 
-const v1Prefix = SchemeV1 + ","
+const sizeV1 = sha256.Size
 
 // key is one secret, ready to verify with.
 type key struct {
@@ -31,13 +30,10 @@ func newKey(raw []byte, tail string) *key {
 }
 
 // sum computes the signature of a delivery into out.
-func (k *key) sum(out *[sha256.Size]byte, id, timestamp string, body []byte) {
+func (k *key) sum(out *[sizeV1]byte, id, timestamp string, body []byte) {
 	s := k.states.Get().(*state)
 	s.mac.Reset()
-	s.scratch = append(s.scratch[:0], id...)
-	s.scratch = append(s.scratch, '.')
-	s.scratch = append(s.scratch, timestamp...)
-	s.scratch = append(s.scratch, '.')
+	s.scratch = appendHead(s.scratch[:0], id, timestamp)
 	s.mac.Write(s.scratch)
 	s.mac.Write(body)
 	s.scratch = s.mac.Sum(s.scratch[:0])
@@ -45,87 +41,70 @@ func (k *key) sum(out *[sha256.Size]byte, id, timestamp string, body []byte) {
 	k.states.Put(s)
 }
 
-// Body checks the signature of a delivery, body being the bytes as received. One v1 entry that fits one secret
-// is enough, whatever the other entries are; the first such secret is reported. Every secret is tried against
-// every entry, so the time does not tell which one fits. The error is a *Failure.
-func (v *Verifier) Body(a Attempt, body []byte) (Delivery, error) {
-	var decoded [maxSignatures][sha256.Size]byte
-	signatures := decoded[:0]
-	for entry, rest, more := "", a.signature, true; more && len(signatures) < maxSignatures; {
-		entry, rest, more = strings.Cut(rest, " ")
-		if signature, _, ok := decodeEntry(entry); ok {
-			signatures = append(signatures, signature)
-		}
-	}
-
-	keys := *v.keys.Load()
-	var matched *key
-	var want [sha256.Size]byte
-	for _, k := range keys {
-		k.sum(&want, a.id, a.timestamp, body)
-		for i := range signatures {
-			if hmac.Equal(want[:], signatures[i][:]) && matched == nil {
-				matched = k
-			}
-		}
-	}
-	if matched == nil {
-		return Delivery{}, &Failure{SignatureMismatch, "none of " + strconv.Itoa(len(signatures)) +
-			" v1 signatures fits any of " + strconv.Itoa(len(keys)) + " secrets"}
-	}
-	return Delivery{ID: a.id, Timestamp: a.timestamp, Scheme: SchemeV1, Key: matched.tail}, nil
+// appendHead appends what is signed before the body.
+func appendHead(b []byte, id, timestamp string) []byte {
+	b = append(b, id...)
+	b = append(b, '.')
+	b = append(b, timestamp...)
+	return append(b, '.')
 }
 
-// checkSignatures checks the form of the list, and that it has a v1 entry that can be decoded at all, so that
-// the body of a delivery that cannot be verified is never read.
-func checkSignatures(list string) error {
-	if len(list) > maxSignature {
-		return &Failure{SignatureTooLong, "webhook-signature has " + strconv.Itoa(len(list)) + " bytes, more than 8192"}
-	}
-	if n := strings.Count(list, " ") + 1; n > maxSignatures {
-		return &Failure{TooManySignatures, "webhook-signature has " + strconv.Itoa(n) + " entries, more than 32"}
-	}
-	for i := range len(list) {
-		if list[i] < 0x20 || list[i] > 0x7e {
-			return &Failure{SignatureMalformed, "webhook-signature has bytes other than visible ASCII and spaces"}
-		}
-	}
-	anyV1, decodable := false, false
-	for entry, rest, more := "", list, true; more; {
-		entry, rest, more = strings.Cut(rest, " ")
-		if entry == "" {
-			return &Failure{SignatureMalformed, "webhook-signature is empty or has entries not separated by single spaces"}
-		}
-		_, v1, ok := decodeEntry(entry)
-		anyV1 = anyV1 || v1
-		decodable = decodable || ok
-	}
-	if !anyV1 {
-		return &Failure{NoV1Signature, "webhook-signature has no v1 entry"}
-	}
-	if !decodable {
-		return &Failure{SignatureMalformed, "no v1 entry of webhook-signature is the base64 of 32 bytes"}
+// staticForm checks that the list has a v1 entry that could fit.
+func (v *Verifier) staticForm(list string) error {
+	form, err := checkList(list)
+	switch {
+	case err != nil:
+		return err
+	case form.v1 && v.keys.Load() == nil:
+		return fail(StaticOff, "v1 but no signing secret is configured")
+	case !form.v1 && form.v1a:
+		return v.notStatic("v1a")
+	case !form.v1:
+		return fail(NoV1Signature, "webhook-signature has no v1 entry")
+	case !form.v1Sized:
+		return fail(SignatureMalformed, "no v1 entry of webhook-signature is the base64 of 32 bytes")
 	}
 	return nil
 }
 
-// decodeEntry tells whether an entry of the list is of version v1, and whether it is the base64 of 32 bytes, 43
-// characters with or without the one of padding. A line break, which Go's decoder skips, would take the place
-// of one of the 43 and leave fewer bytes.
-func decodeEntry(entry string) (signature [sha256.Size]byte, v1, ok bool) {
-	encoded, v1 := strings.CutPrefix(entry, v1Prefix)
-	if !v1 {
-		return signature, false, false
+// notStatic refuses a dynamic delivery at the path without a token.
+func (v *Verifier) notStatic(scheme string) error {
+	if v.tokens.Load() == nil {
+		return fail(DynamicOff, scheme+" but no dynamic token is configured")
 	}
-	const length = 43
-	if len(encoded) == length+1 && encoded[length] == '=' {
-		encoded = encoded[:length]
+	return fail(WrongPath, scheme+" at the path without a token")
+}
+
+// static checks a v1 signature. Every secret is tried against every entry, so the time does not tell which one fits.
+func (v *Verifier) static(a Attempt, body []byte) (Delivery, error) {
+	matched, tried, keys := v.matchStatic(a, body)
+	if matched == nil {
+		return Delivery{}, fail(SignatureMismatch, "none of "+strconv.Itoa(tried)+" v1 signatures fits any of "+
+			strconv.Itoa(keys)+" secrets")
 	}
-	if len(encoded) != length {
-		return signature, true, false
+	return Delivery{ID: a.id, Timestamp: a.timestamp, Scheme: SchemeV1, Key: matched.tail}, nil
+}
+
+func (v *Verifier) matchStatic(a Attempt, body []byte) (matched *key, tried, secrets int) {
+	var decoded [maxSignatures][sizeV1]byte
+	for entry := range entries(a.signature) {
+		encoded, ok := strings.CutPrefix(entry, v1Prefix)
+		if ok && tried < len(decoded) && decodeSignature(decoded[tried][:], encoded) {
+			tried++
+		}
 	}
-	var source [length]byte
-	copy(source[:], encoded)
-	n, err := base64.RawStdEncoding.Strict().Decode(signature[:], source[:])
-	return signature, true, err == nil && n == sha256.Size
+	keys := v.keys.Load()
+	if keys == nil {
+		return nil, tried, 0
+	}
+	var want [sizeV1]byte
+	for _, k := range *keys {
+		k.sum(&want, a.id, a.timestamp, body)
+		for i := range tried {
+			if hmac.Equal(want[:], decoded[i][:]) && matched == nil {
+				matched = k
+			}
+		}
+	}
+	return matched, tried, len(*keys)
 }
