@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -24,8 +26,12 @@ const (
 	maxLines = 128
 )
 
-// maxPassed is how many connections are passed over in search of one that can be closed.
-const maxPassed = 1000
+const (
+	// maxPassed is how many connections are passed over in search of one that can be closed.
+	maxPassed = 1000
+	// maxPause is the longest pause before another search, after 1, 2, 4 … ms.
+	maxPause = 32 * time.Millisecond
+)
 
 var errTooManyLines = errors.New("too many header lines")
 
@@ -41,10 +47,18 @@ func NewListener(l net.Listener, limit int, logger zerolog.Logger) net.Listener 
 	return &listener{Listener: l, limit: limit, log: logger}
 }
 
+// NewTLSListener is NewListener for TLS with this config. The bound counts connections from the moment that they are
+// accepted, those whose handshake is under way included. A handshake has as much time as the head of the first request,
+// of which it is a part: five seconds for both. One that fails is logged at debug level.
+func NewTLSListener(l net.Listener, config *tls.Config, limit int, logger zerolog.Logger) net.Listener {
+	return &listener{Listener: l, limit: limit, log: logger, tls: config}
+}
+
 type listener struct {
 	net.Listener
 	limit int
 	log   zerolog.Logger
+	tls   *tls.Config // nil without TLS
 
 	mu        sync.Mutex
 	open      int
@@ -55,10 +69,10 @@ type listener struct {
 
 // conn is a connection of a listener.
 type conn struct {
-	net.Conn
-	in *listener
-
-	waiting atomic.Bool // for the sender
+	net.Conn // with TLS a *tls.Conn over raw, else raw
+	raw      *socket
+	in       *listener
+	greeted  bool // the TLS handshake has been tried; for one reader at a time
 
 	// Under the listener's lock.
 	list    *list.List // where it can be evicted from; nil while an authentic delivery is under way
@@ -73,6 +87,19 @@ type conn struct {
 	ahead   int  // lines behind it, of the body or of the next head: net/http may have some in its buffer
 }
 
+// socket is what a conn reads from in the end.
+type socket struct {
+	net.Conn
+	waiting atomic.Bool // for the sender
+}
+
+func (s *socket) Read(p []byte) (int, error) {
+	s.waiting.Store(true)
+	n, err := s.Conn.Read(p)
+	s.waiting.Store(false)
+	return n, err
+}
+
 // Accept returns the next connection.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
@@ -80,15 +107,25 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: accepted, in: l}
+		c := l.wrap(accepted)
 		evicted := l.add(c)
 		if evicted != nil {
-			_ = evicted.Conn.Close()
+			_ = evicted.raw.Close() // the end of TLS is a message, for which a sender that reads nothing would have to be waited
 		}
 		if evicted != c {
 			return c, nil
 		}
 	}
+}
+
+func (l *listener) wrap(accepted net.Conn) *conn {
+	c := &conn{raw: &socket{Conn: accepted}, in: l, greeted: l.tls == nil}
+	c.Conn = c.raw
+	if l.tls != nil {
+		_ = accepted.SetWriteDeadline(time.Now().Add(headerTimeout)) // net/http sets one after the first head only
+		c.Conn = tls.Server(c.raw, l.tls)
+	}
+	return c
 }
 
 // add returns the connection that is to be closed for c, which may be c itself.
@@ -104,31 +141,43 @@ func (l *listener) add(c *conn) (evicted *conn) {
 		l.full = true
 		l.log.Warn().Int("connections", l.limit).Msg("connections at their bound: the oldest without an authentic delivery are closed")
 	}
-	from := &l.strangers
-	if l.known.Len() > 0 && l.strangers.Len() <= l.limit/2 {
-		from = &l.known
+	for pause := time.Millisecond; ; pause *= 2 {
+		from := &l.strangers
+		if l.known.Len() > 0 && l.strangers.Len() <= l.limit/2 {
+			from = &l.known
+		}
+		if evicted = oldest(from); evicted == nil && pause > maxPause {
+			evicted = from.Front().Value.(*conn)
+		}
+		if evicted != nil {
+			evicted.crowded = true
+			evicted.leave()
+			return evicted
+		}
+		l.mu.Unlock()
+		time.Sleep(pause)
+		l.mu.Lock()
+		if l.open <= l.limit {
+			return nil
+		}
 	}
-	evicted = oldest(from)
-	evicted.crowded = true
-	evicted.leave()
-	return evicted
 }
 
-// oldest is the first of a list whose sender is the one to be waited for. Listening goes faster than serving, so there
-// may be many that have not had their turn.
+// oldest is the first of a list whose sender is the one to be waited for. It is nil when there is none: listening goes
+// faster than serving, and on a busy machine nobody may have had a turn yet. Then the listener has to wait, while the
+// system keeps who comes.
 func oldest(of *list.List) *conn {
-	first := of.Front().Value.(*conn)
 	for e, n := of.Front(), 0; e != nil && n < maxPassed; e, n = e.Next(), n+1 {
-		if c := e.Value.(*conn); c.waiting.Load() && !c.readable() {
+		if c := e.Value.(*conn); c.raw.waiting.Load() && !c.raw.readable() {
 			return c
 		}
 	}
-	return first
+	return nil
 }
 
 // readable tells whether something has arrived that the server has not read yet.
-func (c *conn) readable() (found bool) {
-	raw, ok := c.Conn.(syscall.Conn)
+func (s *socket) readable() (found bool) {
+	raw, ok := s.Conn.(syscall.Conn)
 	if !ok {
 		return false
 	}
@@ -178,7 +227,10 @@ func (c *conn) Close() error {
 
 // CloseWrite sends all there is and an end, for a client that still writes and shall hear what it is told.
 func (c *conn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+	if _, ok := c.Conn.(*socket); !ok {
+		return c.Conn.(*tls.Conn).CloseWrite()
+	}
+	if half, ok := c.raw.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
@@ -224,9 +276,10 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.lines > maxLines {
 		return 0, errTooManyLines
 	}
-	c.waiting.Store(true)
+	if err := c.greet(); err != nil {
+		return 0, err
+	}
 	n, err := c.Conn.Read(p)
-	c.waiting.Store(false)
 	rest := p[:n]
 	for !c.inBody && len(rest) > 0 {
 		line, after, ended := bytes.Cut(rest, []byte{'\n'})
@@ -247,6 +300,19 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.ahead += bytes.Count(rest, []byte{'\n'})
 	return n, err
+}
+
+// greet makes the TLS handshake that must come before anything else. It fails again when it has failed.
+func (c *conn) greet() error {
+	if c.greeted {
+		return nil
+	}
+	c.greeted = true
+	err := c.Conn.(*tls.Conn).Handshake()
+	if err != nil {
+		c.in.log.Debug().Err(err).Stringer("remote", c.RemoteAddr()).Msg("TLS handshake failed")
+	}
+	return err
 }
 
 type connKey struct{}

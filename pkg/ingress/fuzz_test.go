@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"regexp"
 	"strings"
@@ -68,7 +69,8 @@ func (r *rig) answer(t *testing.T, request *http.Request) (code int, events []*s
 	return o.code, events
 }
 
-var authority = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*`)
+// authority is what comes before the path of an absolute URI: a scheme, and a host if there is one (RFC 3986, 3).
+var authority = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?]*)?`)
 
 // expected says by plain means how a request is to be answered. body is what can be read of its body, and broken
 // the error behind it.
@@ -108,7 +110,10 @@ func (r *rig) expected(request *http.Request, body []byte, broken error) int {
 
 func fuzzRig(f *testing.F) *rig {
 	f.Helper()
-	r := newRig(f, func(c *ingress.Config) { c.Now = func() time.Time { return signedAt } })
+	r := newRig(f, func(c *ingress.Config) {
+		c.Now = func() time.Time { return signedAt }
+		c.RefusalLines = math.MaxInt // one for each
+	})
 	r.deliverer.clock = nil
 	return r
 }

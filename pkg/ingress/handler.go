@@ -49,8 +49,11 @@ type Config struct {
 	MaxUnverified int
 	Metrics       *Metrics
 	Log           zerolog.Logger
-	Left          func() int       // publishes under way whose request has gone: they count as in flight. Optional
-	Now           func() time.Time // default time.Now
+	// RefusalLines is how many requests that are not authentic have a log line each, for every reason of its own: in one
+	// second, and in ten while there are more. One line then tells of all others. Default 5.
+	RefusalLines int
+	Left         func() int       // publishes under way whose request has gone: they count as in flight. Optional
+	Now          func() time.Time // default time.Now
 }
 
 // Handler answers webhooks. It is an http.Handler without routes of its own: any other path is a 404.
@@ -58,6 +61,7 @@ type Handler struct {
 	cfg      Config
 	bodies   bodies
 	inflight atomic.Int64
+	refusals refusals
 }
 
 // New returns a Handler. It does not start anything.
@@ -68,17 +72,20 @@ func New(cfg Config) *Handler {
 	if cfg.Left == nil {
 		cfg.Left = func() int { return 0 }
 	}
-	h := &Handler{cfg: cfg}
+	h := &Handler{cfg: cfg, refusals: refusals{logger: cfg.Log, lines: cmp.Or(cfg.RefusalLines, defaultRefusalLines)}}
 	h.bodies.account = unverified{limit: cmp.Or(cfg.MaxUnverified, defaultUnverified), now: cfg.Now}
 	cfg.Metrics.inflight(func() float64 { return float64(h.inflight.Load()) + float64(cfg.Left()) })
 	cfg.Metrics.unverified(func() float64 { return float64(h.bodies.account.bytes()) })
 	return h
 }
 
+// Close logs what the log still owes of refused requests. Call it when no request comes any more.
+func (h *Handler) Close() { h.refusals.flush() }
+
 // passage is what becomes known of one delivery on its way.
 type passage struct {
 	started  time.Time
-	id       string // as claimed, until verified
+	id       string // webhook-id as claimed, until verified
 	proof    verify.Delivery
 	typ      string
 	job      string
@@ -91,8 +98,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := passage{started: h.cfg.Now()}
 	result, err := h.road(w, r, &p)
 	rep := replyTo(result, err)
-	if errors.Is(err, errCut) {
-		w.Header().Set("Connection", "close") // nothing more can be read from it
+	if errors.Is(err, errCut) || rep.code == http.StatusUnauthorized && ends(r) {
+		w.Header().Set("Connection", "close") // in the first case nothing more can be read from it
 	}
 	rep.write(w, p.id)
 	h.cfg.Metrics.observe(&p, rep, err, h.cfg.Now())
@@ -105,12 +112,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // road takes a place in flight only for a verified body, and has given it back when the reply is written: neither a
 // slow sender nor one that does not read its reply holds one.
 func (h *Handler) road(w http.ResponseWriter, r *http.Request, p *passage) (schema.Result, error) {
-	if err := h.checkHead(r); err != nil {
-		return 0, err
-	}
-	attempt, err := h.cfg.Verifier.Head(r.Header)
+	attempt, err := h.head(r)
 	if err != nil {
-		return 0, err
+		return 0, h.explain(w, r, err)
 	}
 	p.id = attempt.ID()
 	body, err := h.bodies.read(w, r, h.cfg.MaxBody)
@@ -127,13 +131,14 @@ func (h *Handler) road(w http.ResponseWriter, r *http.Request, p *passage) (sche
 	}
 	h.bodies.account.release(body)
 	connOf(r).verified()
+	p.id = p.proof.ID // with a JWT it is another one
 
 	if int(h.inflight.Add(1))+h.cfg.Left() > h.cfg.MaxInflight {
 		h.inflight.Add(-1)
 		return 0, errOverload
 	}
 	defer h.inflight.Add(-1)
-	event, err := h.event(r, p, body.bytes)
+	event, err := h.event(r, p, p.proof.Event(body.bytes))
 	if err != nil {
 		return 0, err
 	}
@@ -146,6 +151,23 @@ func (h *Handler) road(w http.ResponseWriter, r *http.Request, p *passage) (sche
 		p.reason = schema.ReasonRefused
 	}
 	return result, nil
+}
+
+// explainable is the largest body that is read only to tell the operator more.
+const explainable = 64 << 10
+
+// explain tells more of a delivery whose timestamp alone is wrong, now and then: for that its body must be read, but not
+// from a sender that wants to be asked for it first.
+func (h *Handler) explain(w http.ResponseWriter, r *http.Request, err error) error {
+	if r.ContentLength < 0 || r.ContentLength > explainable || r.Header["Expect"] != nil || !h.cfg.Verifier.WantsBody(err) {
+		return err
+	}
+	body, unreadable := h.bodies.read(w, r, h.cfg.MaxBody)
+	defer h.bodies.put(body)
+	if unreadable != nil {
+		return err
+	}
+	return h.cfg.Verifier.Explain(err, body.bytes)
 }
 
 // event validates and normalizes a verified body. What is no event becomes a dead letter, or an error by policy.

@@ -16,17 +16,38 @@ var (
 	errTooLarge = errors.New("body over the limit")
 )
 
-// checkHead does what needs neither the webhook headers nor the body. The path is compared as it was sent: an
-// encoded or doubled slash is another path.
-func (h *Handler) checkHead(r *http.Request) error {
-	path, static := strings.CutPrefix(r.URL.EscapedPath(), h.cfg.Path)
-	switch {
-	case static && path == "":
-	case static && len(path) > 1 && path[0] == '/' && strings.IndexByte(path[1:], '/') < 0:
-		return verify.ErrToken
-	default:
-		return errNotFound
+// head does what does not need the body, in the order of its cost.
+func (h *Handler) head(r *http.Request) (verify.Attempt, error) {
+	place, err := h.checkPath(r)
+	if err == nil {
+		err = h.checkRequest(r)
 	}
+	if err != nil {
+		return verify.Attempt{}, err
+	}
+	return place.Head(r.Header)
+}
+
+// place is a path at which deliveries count: a *verify.Verifier or a verify.Path.
+type place interface {
+	Head(http.Header) (verify.Attempt, error)
+}
+
+// checkPath tells the path of dynamic deliveries, which ends in a token, from that of static ones. It is compared as it
+// was sent: an encoded or doubled slash is another path.
+func (h *Handler) checkPath(r *http.Request) (place, error) {
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), h.cfg.Path)
+	switch {
+	case ok && path == "":
+		return h.cfg.Verifier, nil
+	case ok && len(path) > 1 && path[0] == '/' && strings.IndexByte(path[1:], '/') < 0:
+		return h.cfg.Verifier.Token(path[1:])
+	}
+	return nil, errNotFound
+}
+
+// checkRequest does what needs neither the webhook headers nor the body.
+func (h *Handler) checkRequest(r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return errMethod
 	}

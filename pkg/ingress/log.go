@@ -4,24 +4,27 @@ import "github.com/rs/zerolog"
 
 // The keys of a delivery's log line.
 const (
-	LogKeyDelivery = "delivery" // the webhook-id
+	LogKeyDelivery = "delivery" // the webhook-id; of a JWT, once it is verified, the event's id
 	LogKeyType     = "type"     // the sender's event type
 	LogKeyJob      = "job"      // data.id
 	LogKeyStatus   = "status"   // HTTP status
 	LogKeyResult   = "result"   // "published", …, or the error's token
 	LogKeyReason   = "reason"   // why a dead letter
 	LogKeyScheme   = "scheme"   // how it was verified
-	LogKeyKey      = "key"      // the last four characters of the secret
+	LogKeyKey      = "key"      // the last four characters of the secret, or of the kid
 	LogKeyBytes    = "bytes"    // size of the body
 	LogKeyMillis   = "ms"       // from the request's head to the reply
 )
 
-// log writes the delivery's one line.
+// log writes the delivery's one line, unless nobody is known to have sent it and there are too many of those.
 func (h *Handler) log(p *passage, rep reply, err error) {
-	line := h.cfg.Log.WithLevel(rep.level)
-	if line == nil {
+	if rep.level < h.cfg.Log.GetLevel() {
 		return
 	}
+	if reason, refused := refusal(p, rep, err); refused && !h.refusals.admit(reason) {
+		return
+	}
+	line := h.cfg.Log.WithLevel(rep.level)
 	line.Int(LogKeyStatus, rep.code).Str(LogKeyResult, rep.token)
 	str(line, LogKeyDelivery, p.id)
 	str(line, LogKeyType, p.typ)

@@ -25,6 +25,9 @@ type fault struct {
 	error  string // in the log, begins so
 }
 
+// asking keeps a body from being sent, and so from being read to explain more.
+const asking = "Expect: 100-continue"
+
 // faults stand in the order of the checks.
 func faults() []fault {
 	stale := fmt.Sprint(signedAt.Unix() - 301)
@@ -37,7 +40,7 @@ func faults() []fault {
 		{name: "no id", check: 5, head: true, draft: func(d *draft) { d.id = "-" }, code: 401, error: "unauthenticated: no webhook-id"},
 		{name: "two signatures", check: 5, head: true, draft: func(d *draft) { d.lines = append(d.lines, "webhook-signature: v1,x") }, code: 401, error: "unauthenticated: 2 webhook-signature"},
 		{name: "a malformed signature", check: 6, head: true, draft: func(d *draft) { d.signature = "v1,x" }, code: 401, error: "unauthenticated: no v1 entry of webhook-signature is"},
-		{name: "an old timestamp", check: 7, head: true, draft: func(d *draft) { d.timestamp = stale }, code: 401, error: "unauthenticated: timestamp is 301 s old"},
+		{name: "an old timestamp", check: 7, head: true, draft: func(d *draft) { d.timestamp, d.lines = stale, append(d.lines, asking) }, code: 401, error: "unauthenticated: timestamp is 301 s old"},
 		{name: "a broken body", check: 8, draft: func(d *draft) { d.broken = true }, code: 400, error: "body could not be read"},
 		{name: "a body too large", check: 8, draft: func(d *draft) { d.body, d.chunked = strings.Repeat("x", maxBody+1), true }, code: 413, error: "body over the limit"},
 		{name: "signature", check: 6, draft: func(d *draft) { d.signature = sign("msg_1", "1769083200", "another") }, code: 401, error: "unauthenticated: none of 1"},

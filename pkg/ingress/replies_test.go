@@ -315,7 +315,7 @@ func TestReplies(t *testing.T) {
 func TestDelivererErrorIs503(t *testing.T) {
 	for _, err := range []error{
 		errors.New("any"), context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, http.ErrHandlerTimeout,
-		verify.ErrUnauthenticated, verify.ErrToken, &verify.Failure{Reason: verify.HeaderMissing},
+		verify.ErrUnauthenticated, verify.ErrNoKeys, &verify.Failure{Reason: verify.HeaderMissing},
 		&schema.InvalidError{Violations: []schema.Violation{{Message: "wrong"}}}, &http.MaxBytesError{Limit: 1},
 	} {
 		for _, err := range []error{err, fmt.Errorf("wrapped: %w", err), errors.Join(errors.New("one"), err)} {
@@ -380,7 +380,10 @@ func TestSeriesBeforeTheFirstDelivery(t *testing.T) {
 	}
 	for _, reason := range []string{
 		"token_unknown", "header_missing", "header_repeated", "id_malformed", "timestamp_malformed", "signature_too_long",
-		"too_many_signatures", "signature_malformed", "no_v1_signature", "timestamp_too_old", "timestamp_too_new", "signature_mismatch",
+		"too_many_signatures", "signature_malformed", "static_off", "dynamic_off", "wrong_path", "no_v1_signature",
+		"jwt_malformed", "jwt_audience", "timestamp_too_old", "timestamp_too_new", "signature_mismatch", "body_altered",
+		"jwt_algorithm", "jwt_header", "key_unknown", "jwt_expired", "jwt_too_new", "jwt_too_old", "jwt_claims",
+		"body_disagrees",
 	} {
 		want["bridge_verify_failures_total{reason="+reason+"}"] = 0
 	}

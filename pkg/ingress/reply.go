@@ -59,6 +59,15 @@ func replyTo(result schema.Result, err error) reply {
 	return unavailable(zerolog.WarnLevel)
 }
 
+// unreadEnds is the length of a body from which on net/http ends a connection rather than read it to the end.
+const unreadEnds = 256 << 10
+
+// ends tells whether net/http might end the connection of a request that is answered before its body has been read. All
+// 401s to such a request end it, lest some of them tell that their body has been read.
+func ends(r *http.Request) bool {
+	return r.ContentLength < 0 || r.ContentLength >= unreadEnds || r.Header["Expect"] != nil
+}
+
 func unavailable(level zerolog.Level) reply {
 	return reply{http.StatusServiceUnavailable, "unavailable", "the event could not be made durable now", level}
 }

@@ -14,10 +14,11 @@ const (
 	bodyTimeout   = 10 * time.Second // from the request's first byte to the body's last
 	idleTimeout   = 60 * time.Second
 	writeTimeout  = 5 * time.Second // for the reply, once there is one
-	maxHeader     = 16 << 10        // twice the longest signature
+	maxHeader     = 16 << 10        // the longest signature, a JWT of 12 KiB, and what is beside it
 )
 
-// NewServer returns the public server of handler with every time-out set, to serve a listener of NewListener.
+// NewServer returns the public server of handler with every time-out set, to serve a listener of NewListener or
+// NewTLSListener.
 // ackTimeout is how long a delivery may take once its body is there. It speaks HTTP/1 alone.
 func NewServer(handler http.Handler, ackTimeout time.Duration, logger zerolog.Logger) *http.Server {
 	s := &http.Server{
