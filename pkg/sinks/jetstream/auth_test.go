@@ -74,15 +74,15 @@ func TestCredentials(t *testing.T) {
 		{
 			name:      "nkey",
 			configure: func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: seeds.public}} },
-			good:      func(c *jetstream.Conn) { c.NKey = seeds.good },
-			bad:       func(c *jetstream.Conn) { c.NKey = seeds.bad },
+			good:      func(c *jetstream.Conn) { c.NKey = contentOf(seeds.good) },
+			bad:       func(c *jetstream.Conn) { c.NKey = contentOf(seeds.bad) },
 			setting:   "BRIDGE_NATS_NKEY",
 		},
 		{
 			name:      "creds",
 			configure: jwts.configure,
-			good:      func(c *jetstream.Conn) { c.Creds = jwts.good },
-			bad:       func(c *jetstream.Conn) { c.Creds = jwts.bad },
+			good:      func(c *jetstream.Conn) { c.Creds = contentOf(jwts.good) },
+			bad:       func(c *jetstream.Conn) { c.Creds = contentOf(jwts.bad) },
 			setting:   "BRIDGE_NATS_CREDS",
 		},
 	} {
@@ -151,20 +151,26 @@ func TestPasswordMended(t *testing.T) {
 	mustNotTell(t, l.String())
 }
 
-// TestCredentialsRotated: the file is read at every connect.
+// TestCredentialsRotated: they are asked for at every connect. What has become of no use is told by its setting, before
+// the first connection and after it, and without its content.
 func TestCredentialsRotated(t *testing.T) {
 	jwts := newOperator(t)
 	b := startBroker(t, jwts.configure)
 	file := filepath.Join(t.TempDir(), "creds")
 	copyFile(t, jwts.bad, file)
-	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), Creds: file}})
+	s, l := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), Creds: contentOf(file)}})
 	eventuallyDown(t, s, "refuses the credentials", "BRIDGE_NATS_CREDS")
-	if err := os.WriteFile(file, []byte("rubbish"), 0o600); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := os.WriteFile(file, []byte(badSecret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b.stop(t)
+		b.start(t)
+		eventuallyDown(t, s, "BRIDGE_NATS_CREDS: ")
+		copyFile(t, jwts.good, file)
+		eventuallyReady(t, s)
 	}
-	eventuallyDown(t, s, "BRIDGE_NATS_CREDS", file)
-	copyFile(t, jwts.good, file)
-	eventuallyReady(t, s)
+	mustNotTell(t, l.String())
 }
 
 // TestSeedRotated: the server knows only a new user when it comes back, whose seed is in the file by then.
@@ -173,7 +179,7 @@ func TestSeedRotated(t *testing.T) {
 	b := startBroker(t, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: before.public}} })
 	file := filepath.Join(t.TempDir(), "seed")
 	copyFile(t, before.good, file)
-	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), NKey: file}})
+	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), NKey: contentOf(file)}})
 	eventuallyReady(t, s)
 	b.stop(t)
 	b.opts.Nkeys = []*server.NkeyUser{{Nkey: after.public}}
@@ -208,13 +214,13 @@ func TestTLS(t *testing.T) {
 		conn   jetstream.Conn
 		want   string // of the error; empty = works
 	}{
-		{"CA", plain, jetstream.Conn{TLSCA: ca.pem}, ""},
+		{"CA", plain, jetstream.Conn{RootCAs: roots(t, ca.pem)}, ""},
 		{"system's CAs", plain, jetstream.Conn{}, "unknown authority"},
-		{"other CA", plain, jetstream.Conn{TLSCA: other.pem}, "unknown authority"},
-		{"no TLS there", nil, jetstream.Conn{TLSCA: ca.pem}, "secure connection not available"},
-		{"mutual", mutual, jetstream.Conn{TLSCA: ca.pem, TLSCert: clientCert, TLSKey: clientKey}, ""},
-		{"mutual, no certificate", mutual, jetstream.Conn{TLSCA: ca.pem}, "tls"},
-		{"mutual, a stranger's", mutual, jetstream.Conn{TLSCA: ca.pem, TLSCert: strangerCert, TLSKey: strangerKey}, "tls"},
+		{"other CA", plain, jetstream.Conn{RootCAs: roots(t, other.pem)}, "unknown authority"},
+		{"no TLS there", nil, jetstream.Conn{RootCAs: roots(t, ca.pem)}, "secure connection not available"},
+		{"mutual", mutual, jetstream.Conn{RootCAs: roots(t, ca.pem), Certificate: pair(clientCert, clientKey)}, ""},
+		{"mutual, no certificate", mutual, jetstream.Conn{RootCAs: roots(t, ca.pem)}, "tls"},
+		{"mutual, a stranger's", mutual, jetstream.Conn{RootCAs: roots(t, ca.pem), Certificate: pair(strangerCert, strangerKey)}, "tls"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := startBroker(t, func(o *server.Options) {
@@ -242,7 +248,7 @@ func TestTLSLaterUntrusted(t *testing.T) {
 	b := startBroker(t, func(o *server.Options) {
 		o.TLSConfig, o.TLS, o.TLSTimeout = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server")}, MinVersion: tls.VersionTLS12}, true, 5
 	})
-	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), TLSCA: ca.pem}})
+	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url(), RootCAs: roots(t, ca.pem)}})
 	eventuallyReady(t, s)
 	b.stop(t)
 	trusted := b.opts.TLSConfig

@@ -1,40 +1,42 @@
 package jetstream
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
 	"github.com/gembridge/bridge/pkg/secret"
 )
 
-// Conn says where NATS is and who connects. At most one of Creds, NKey, Token and User is given. Files are read
-// again at every connect.
+// Conn says where NATS is and who connects. At most one of Creds, NKey, Token and User is given. The functions are
+// asked at every connect, from goroutines of the client; nil ones are not used.
 type Conn struct {
-	URL   string // nats://, tls://, ws:// or wss://, several by comma; may hold user:password or a token
-	Creds string // file with a user's JWT and seed
-	NKey  string // file with a user's seed
+	URL string // nats://, tls://, ws:// or wss://, several by comma; may hold user:password or a token
+
+	Creds func() secret.Text // a user's JWT and seed, in the form of a credentials file
+	NKey  func() secret.Text // a user's seed
 
 	User     string
 	Password secret.Text
 	Token    secret.Text
+	// Renewed is asked at every connect for what Password or Token, the one that is given, has become since. Optional.
+	Renewed func() secret.Text
 
-	TLSCA   string // PEM file of the authorities that may have signed the server's certificate; empty = the system's
-	TLSCert string // PEM file of the client's certificate
-	TLSKey  string // PEM file of its key
+	RootCAs     func() *x509.CertPool  // the authorities that may have signed the server's certificate; nil = the system's
+	Certificate func() tls.Certificate // the client's
 
 	// ConnOptions are used instead of all of the above: the in-process connection to an embedded server.
 	ConnOptions []nats.Option
 }
 
-// options checks the settings, reads the files and returns what nats.Connect needs. The error names the setting
+// options checks the settings and returns what nats.Connect needs. The error names the setting
 // and holds no secret.
 func (c Conn) options() ([]nats.Option, error) {
 	if c.ConnOptions != nil {
@@ -45,16 +47,16 @@ func (c Conn) options() ([]nats.Option, error) {
 	}
 	var given []string
 	var opts []nats.Option
-	if c.Creds != "" {
+	if c.Creds != nil {
 		given = append(given, "BRIDGE_NATS_CREDS")
-		if err := checkCreds(c.Creds); err != nil {
+		if err := CheckCreds(c.Creds()); err != nil {
 			return nil, fmt.Errorf("BRIDGE_NATS_CREDS: %w", err)
 		}
-		opts = append(opts, nats.UserCredentials(c.Creds))
+		opts = append(opts, renewingCreds(c.Creds))
 	}
-	if c.NKey != "" {
+	if c.NKey != nil {
 		given = append(given, "BRIDGE_NATS_NKEY")
-		opt, err := nats.NkeyOptionFromSeed(c.NKey)
+		opt, err := nkeyOption(c.NKey())
 		if err != nil {
 			return nil, fmt.Errorf("BRIDGE_NATS_NKEY: %w", err)
 		}
@@ -62,11 +64,13 @@ func (c Conn) options() ([]nats.Option, error) {
 	}
 	if !c.Token.IsZero() {
 		given = append(given, "BRIDGE_NATS_TOKEN")
-		opts = append(opts, nats.Token(c.Token.Reveal()))
+		token := c.renewed(c.Token)
+		opts = append(opts, nats.TokenHandler(func() string { return token().Reveal() }))
 	}
 	if c.User != "" {
 		given = append(given, "BRIDGE_NATS_USER")
-		opts = append(opts, nats.UserInfo(c.User, c.Password.Reveal()))
+		password := c.renewed(c.Password)
+		opts = append(opts, nats.UserInfoHandler(func() (user, pass string) { return c.User, password().Reveal() }))
 	}
 	if len(given) > 1 {
 		return nil, fmt.Errorf("%s: only one of them may be set", strings.Join(given, ", "))
@@ -74,27 +78,29 @@ func (c Conn) options() ([]nats.Option, error) {
 	if c.User == "" && !c.Password.IsZero() {
 		return nil, errors.New("BRIDGE_NATS_PASSWORD needs BRIDGE_NATS_USER")
 	}
-	tls, err := c.tlsOptions()
-	return append(opts, tls...), err
-}
-
-func (c Conn) tlsOptions() ([]nats.Option, error) {
-	var opts []nats.Option
-	if c.TLSCA != "" {
-		opts = append(opts, nats.RootCAs(c.TLSCA))
-	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		return nil, errors.New("BRIDGE_NATS_TLS_CERT and BRIDGE_NATS_TLS_KEY: both or neither")
-	}
-	if c.TLSCert != "" {
-		opts = append(opts, nats.ClientCert(c.TLSCert, c.TLSKey))
-	}
-	for _, opt := range opts {
-		if err := opt(&nats.Options{}); err != nil { // reads the file, as every connect will
-			return nil, fmt.Errorf("BRIDGE_NATS_TLS_CA, BRIDGE_NATS_TLS_CERT, BRIDGE_NATS_TLS_KEY: %w", err)
-		}
+	if c.RootCAs != nil || c.Certificate != nil {
+		opts = append(opts, c.tlsOption())
 	}
 	return opts, nil
+}
+
+func (c Conn) renewed(given secret.Text) func() secret.Text {
+	if c.Renewed != nil {
+		return c.Renewed
+	}
+	return func() secret.Text { return given }
+}
+
+func (c Conn) tlsOption() nats.Option {
+	var certificate nats.TLSCertHandler
+	if c.Certificate != nil {
+		certificate = func() (tls.Certificate, error) { return c.Certificate(), nil }
+	}
+	var roots nats.RootCAsHandler
+	if c.RootCAs != nil {
+		roots = func() (*x509.CertPool, error) { return c.RootCAs(), nil }
+	}
+	return nats.ClientTLSConfig(certificate, roots)
 }
 
 // checkURL does not wrap url.Parse's error, for it repeats the URL with its password.
@@ -119,22 +125,6 @@ func (c Conn) checkURL() error {
 	if websockets != 0 && websockets != len(urls) {
 		return errors.New("BRIDGE_NATS_URL: websockets and others cannot be mixed")
 	}
-	return nil
-}
-
-func checkCreds(file string) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	if _, err := nkeys.ParseDecoratedJWT(b); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	pair, err := nkeys.ParseDecoratedUserNKey(b)
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	pair.Wipe()
 	return nil
 }
 
@@ -186,7 +176,7 @@ func (c Conn) explain(err error, wasConnected bool) trouble {
 	return trouble{away, fmt.Errorf("NATS at %s cannot be reached, check BRIDGE_NATS_URL: %w", c.servers(), err)}
 }
 
-// settingsError is a file that could be used at the start and cannot any more.
+// settingsError is a credential that could be used at the start and cannot any more.
 type settingsError struct{ error }
 
 func (e *settingsError) Unwrap() error { return e.error }
@@ -210,9 +200,9 @@ func (c Conn) credentials() string {
 	switch {
 	case c.ConnOptions != nil:
 		return "the embedded server's configuration"
-	case c.Creds != "":
+	case c.Creds != nil:
 		return "BRIDGE_NATS_CREDS"
-	case c.NKey != "":
+	case c.NKey != nil:
 		return "BRIDGE_NATS_NKEY"
 	case !c.Token.IsZero():
 		return "BRIDGE_NATS_TOKEN"

@@ -24,12 +24,10 @@ import (
 )
 
 func TestMistakes(t *testing.T) {
-	dir := t.TempDir()
-	rubbish := filepath.Join(dir, "rubbish")
+	rubbish := filepath.Join(t.TempDir(), "rubbish")
 	if err := os.WriteFile(rubbish, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ca := newCA(t)
 	const url = "nats://127.0.0.1:1"
 	for _, c := range []struct {
 		name string
@@ -47,13 +45,8 @@ func TestMistakes(t *testing.T) {
 			[]string{"BRIDGE_NATS_TOKEN, BRIDGE_NATS_USER: only one"},
 		},
 		{"password alone", jetstream.Config{Conn: jetstream.Conn{URL: url, Password: secret.New("hush")}}, []string{"BRIDGE_NATS_PASSWORD needs BRIDGE_NATS_USER"}},
-		{"no creds", jetstream.Config{Conn: jetstream.Conn{URL: url, Creds: dir + "/none"}}, []string{"BRIDGE_NATS_CREDS", dir + "/none"}},
-		{"bad creds", jetstream.Config{Conn: jetstream.Conn{URL: url, Creds: rubbish}}, []string{"BRIDGE_NATS_CREDS", rubbish}},
-		{"bad nkey", jetstream.Config{Conn: jetstream.Conn{URL: url, NKey: rubbish}}, []string{"BRIDGE_NATS_NKEY"}},
-		{"no CA", jetstream.Config{Conn: jetstream.Conn{URL: url, TLSCA: dir + "/none"}}, []string{"BRIDGE_NATS_TLS_CA", dir + "/none"}},
-		{"bad CA", jetstream.Config{Conn: jetstream.Conn{URL: url, TLSCA: rubbish}}, []string{"BRIDGE_NATS_TLS_CA", rubbish}},
-		{"certificate alone", jetstream.Config{Conn: jetstream.Conn{URL: url, TLSCert: ca.pem}}, []string{"both or neither"}},
-		{"bad key", jetstream.Config{Conn: jetstream.Conn{URL: url, TLSCert: ca.pem, TLSKey: rubbish}}, []string{"BRIDGE_NATS_TLS_KEY"}},
+		{"bad creds", jetstream.Config{Conn: jetstream.Conn{URL: url, Creds: contentOf(rubbish)}}, []string{"BRIDGE_NATS_CREDS"}},
+		{"bad nkey", jetstream.Config{Conn: jetstream.Conn{URL: url, NKey: contentOf(rubbish)}}, []string{"BRIDGE_NATS_NKEY"}},
 		{"all names at once", jetstream.Config{
 			Conn: jetstream.Conn{URL: url}, Stream: "a.b", Prefix: "a..b", Replicas: 6, MaxAge: time.Hour, DeadMaxAge: time.Hour,
 		}, []string{

@@ -33,6 +33,9 @@ type EmbeddedConfig struct {
 	// Token is what consumers must present. Without one Addr must be a loopback address (127.0.0.0/8, ::1
 	// or localhost), and whoever can connect may consume.
 	Token secret.Text
+	// Renewed is asked for what Token has become since, whenever a consumer connects. Those that are connected stay.
+	// Optional; what it returns is never empty unless Token is.
+	Renewed func() secret.Text
 	// Prefix and Stream name what consumers may reach: the subjects "<Prefix>.>" and "<Prefix>-dead.>", the
 	// streams "<Stream>" and "<Stream>_DEAD". Letters, digits, "-" and "_"; a prefix may have several tokens.
 	Prefix, Stream string

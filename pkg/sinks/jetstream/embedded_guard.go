@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/gembridge/bridge/pkg/secret"
 )
 
 // guardSubject stands for "$JS.API." where a request of a stranger passes the guard. No prefix of events can
@@ -98,14 +100,19 @@ func vet(data []byte) ([]byte, error) {
 // stranger or nobody. The server's own users and token are not used: there, a user with an empty password
 // gets in past the token.
 type gate struct {
-	password, token  string
+	password         string
+	token            func() secret.Text
 	bridge, stranger *server.User
 }
 
 func newGate(password string, cfg EmbeddedConfig) *gate {
+	token := cfg.Renewed
+	if token == nil {
+		token = func() secret.Text { return cfg.Token }
+	}
 	return &gate{
 		password: password,
-		token:    cfg.Token.Reveal(),
+		token:    token,
 		bridge:   &server.User{Username: bridgeUser},
 		stranger: &server.User{Username: consumerUser, Permissions: &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "$JS.ACK.>"}},
@@ -132,7 +139,7 @@ func (g *gate) Check(client server.ClientAuthentication) bool {
 		client.RegisterUser(g.bridge)
 		return true
 	}
-	if given.Username != "" || given.Password != "" || given.Nkey != "" || !same(given.Token, g.token) {
+	if given.Username != "" || given.Password != "" || given.Nkey != "" || !same(given.Token, g.token().Reveal()) {
 		return false
 	}
 	client.RegisterUser(g.stranger)

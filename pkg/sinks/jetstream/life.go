@@ -126,7 +126,7 @@ func (p *publication) renew() {
 
 // dial connects once. Later losses are nats.go's to mend, for it knows the cluster's other servers, until it gives
 // up: then closed is closed. It gives up when a server refuses the credentials twice, which is as well: only a new
-// dial reads a new seed file.
+// dial takes a new seed.
 func (s *Sink) dial() (nc *nats.Conn, closed <-chan struct{}, err error) {
 	opts, err := s.cfg.options()
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,11 +42,13 @@ const (
 
 // access says where Kafka is and who connects.
 type access struct {
-	brokers                []string
-	tls                    bool
-	tlsCA, tlsCert, tlsKey string
-	mechanism, user        string
-	password               secret.Text
+	brokers         []string
+	tls             bool
+	rootCAs         func() *x509.CertPool  // asked at every connect; nil = the system's
+	certificate     func() tls.Certificate // likewise; nil = none
+	mechanism, user string
+	password        secret.Text
+	renewed         func() secret.Text // asked at every connect for what password has become; may be nil
 }
 
 // conn is the way to a cluster: one kafka-go Transport, which connects when something is asked.
@@ -87,11 +88,36 @@ func (a access) check() (sasl.Mechanism, error) {
 			errs = append(errs, fmt.Errorf("BRIDGE_KAFKA_BROKERS: number %d is not an address like host:9092", i+1))
 		}
 	}
-	if _, err := a.tlsConfig(""); err != nil {
-		errs = append(errs, err)
+	if !a.tls && (a.rootCAs != nil || a.certificate != nil) {
+		errs = append(errs, errors.New("BRIDGE_KAFKA_TLS_CA, BRIDGE_KAFKA_TLS_CERT and BRIDGE_KAFKA_TLS_KEY need BRIDGE_KAFKA_TLS=on"))
 	}
 	mechanism, err := a.saslMechanism()
+	if a.renewed != nil && mechanism != nil {
+		mechanism = renewing{a}
+	}
 	return mechanism, errors.Join(append(errs, err)...)
+}
+
+// renewing logs in with the password of the moment.
+type renewing struct{ access }
+
+func (r renewing) Name() string { return r.mechanism }
+
+// Start begins one login.
+func (r renewing) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
+	r.password = r.renewed()
+	mechanism, err := r.saslMechanism()
+	if err != nil {
+		return nil, nil, &settingsError{err}
+	}
+	return mechanism.Start(ctx)
+}
+
+// CheckLogin returns an error if nobody can log in this way, with whatever brokers: SCRAM does not allow every password.
+// It names the settings and does not hold the password.
+func CheckLogin(mechanism, user string, password secret.Text) error {
+	_, err := access{mechanism: mechanism, user: user, password: password}.saslMechanism()
+	return err
 }
 
 func (a access) saslMechanism() (sasl.Mechanism, error) {
@@ -122,46 +148,26 @@ func (a access) saslMechanism() (sasl.Mechanism, error) {
 	return mechanism, nil
 }
 
-// tlsConfig reads the files, so that a new connection uses what is in them now. It returns nil without TLS.
-func (a access) tlsConfig(host string) (*tls.Config, error) {
+// tlsConfig is for one new connection. It returns nil without TLS.
+func (a access) tlsConfig(host string) *tls.Config {
 	if !a.tls {
-		if a.tlsCA != "" || a.tlsCert != "" || a.tlsKey != "" {
-			return nil, errors.New("BRIDGE_KAFKA_TLS_CA, BRIDGE_KAFKA_TLS_CERT and BRIDGE_KAFKA_TLS_KEY need BRIDGE_KAFKA_TLS=on")
-		}
-		return nil, nil
+		return nil
 	}
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if a.tlsCA != "" {
-		pem, err := os.ReadFile(a.tlsCA)
-		if err != nil {
-			return nil, fmt.Errorf("BRIDGE_KAFKA_TLS_CA: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("BRIDGE_KAFKA_TLS_CA: %s holds no certificate", a.tlsCA)
-		}
+	if a.rootCAs != nil {
+		cfg.RootCAs = a.rootCAs()
 	}
-	if (a.tlsCert == "") != (a.tlsKey == "") {
-		return nil, errors.New("BRIDGE_KAFKA_TLS_CERT and BRIDGE_KAFKA_TLS_KEY: both or neither")
+	if a.certificate != nil {
+		cfg.Certificates = []tls.Certificate{a.certificate()}
 	}
-	if a.tlsCert != "" {
-		pair, err := tls.LoadX509KeyPair(a.tlsCert, a.tlsKey)
-		if err != nil {
-			return nil, fmt.Errorf("BRIDGE_KAFKA_TLS_CERT, BRIDGE_KAFKA_TLS_KEY: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
+	return cfg
 }
 
-// dial is the transport's. It does TLS itself, because a failed handshake then is known to be one, and files are
-// read again.
+// dial is the transport's. It does TLS itself, because a failed handshake then is known to be one, and authorities and
+// certificate may be others by now.
 func (c *conn) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(address)
-	config, err := c.tlsConfig(host)
-	if err != nil {
-		return nil, &settingsError{err}
-	}
+	config := c.tlsConfig(host)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	raw, err := (&net.Dialer{}).DialContext(ctx, network, address)

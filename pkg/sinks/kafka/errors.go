@@ -87,7 +87,7 @@ func (e *dialError) Error() string {
 
 func (e *dialError) Unwrap() error { return e.err }
 
-// settingsError is a file that could be used at the start and cannot any more.
+// settingsError is a password that could be used at the start and cannot any more.
 type settingsError struct{ error }
 
 func (e *settingsError) Unwrap() error { return e.error }

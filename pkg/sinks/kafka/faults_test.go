@@ -136,13 +136,15 @@ func TestUnreachableAddress(t *testing.T) {
 func TestRefusesToConnect(t *testing.T) {
 	c := kafkatest.Shared(t, kafkatest.Options{})
 	foreign := foreignCA(t)
+	falseCert, falseKey := impostor(t, c.CA())
 	const wrong = "not the password, and not to be seen"
 	for name, test := range map[string]struct {
 		cfg  kafka.Config
 		want string
 	}{
-		"foreign CA":     {kafka.Config{Brokers: c.BootstrapTLS(), TLS: true, TLSCA: foreign}, "check BRIDGE_KAFKA_TLS, BRIDGE_KAFKA_TLS_CA"},
-		"no certificate": {kafka.Config{Brokers: c.BootstrapMTLS(), TLS: true, TLSCA: c.CA()}, "BRIDGE_KAFKA_TLS_CERT"},
+		"foreign CA":     {kafka.Config{Brokers: c.BootstrapTLS(), TLS: true, RootCAs: roots(t, foreign)}, "check BRIDGE_KAFKA_TLS, BRIDGE_KAFKA_TLS_CA"},
+		"no certificate": {kafka.Config{Brokers: c.BootstrapMTLS(), TLS: true, RootCAs: roots(t, c.CA())}, "BRIDGE_KAFKA_TLS_CERT"},
+		"a stranger's":   {kafka.Config{Brokers: c.BootstrapMTLS(), TLS: true, RootCAs: roots(t, c.CA()), Certificate: pair(falseCert, falseKey)}, "BRIDGE_KAFKA_TLS_CERT"},
 		"no TLS":         {kafka.Config{Brokers: c.BootstrapTLS()}, "check BRIDGE_KAFKA_TLS"},
 		"no SASL there":  {kafka.Config{Brokers: c.Bootstrap(), SASLMechanism: "PLAIN", SASLUser: c.User(), SASLPassword: secret.New(c.Password())}, "BRIDGE_KAFKA_SASL_MECHANISM"},
 		"PLAIN":          {kafka.Config{Brokers: c.BootstrapSASL(), SASLMechanism: "PLAIN", SASLUser: c.User(), SASLPassword: secret.New(wrong)}, "BRIDGE_KAFKA_SASL_PASSWORD"},
@@ -170,12 +172,12 @@ func TestAccess(t *testing.T) {
 	c := kafkatest.Shared(t, kafkatest.Options{})
 	password := secret.New(c.Password())
 	for name, cfg := range map[string]kafka.Config{
-		"TLS":                {Brokers: c.BootstrapTLS(), TLS: true, TLSCA: c.CA()},
-		"mTLS":               {Brokers: c.BootstrapMTLS(), TLS: true, TLSCA: c.CA(), TLSCert: c.ClientCert(), TLSKey: c.ClientKey()},
+		"TLS":                {Brokers: c.BootstrapTLS(), TLS: true, RootCAs: roots(t, c.CA())},
+		"mTLS":               {Brokers: c.BootstrapMTLS(), TLS: true, RootCAs: roots(t, c.CA()), Certificate: pair(c.ClientCert(), c.ClientKey())},
 		"PLAIN":              {Brokers: c.BootstrapSASL(), SASLMechanism: "PLAIN", SASLUser: c.User(), SASLPassword: password},
 		"SCRAM-SHA-256":      {Brokers: c.BootstrapSASL(), SASLMechanism: "SCRAM-SHA-256", SASLUser: c.User(), SASLPassword: password},
 		"SCRAM-SHA-512":      {Brokers: c.BootstrapSASL(), SASLMechanism: "SCRAM-SHA-512", SASLUser: c.User(), SASLPassword: password},
-		"SCRAM-SHA-512, TLS": {Brokers: c.BootstrapSASLTLS(), TLS: true, TLSCA: c.CA(), SASLMechanism: "SCRAM-SHA-512", SASLUser: c.User(), SASLPassword: password},
+		"SCRAM-SHA-512, TLS": {Brokers: c.BootstrapSASLTLS(), TLS: true, RootCAs: roots(t, c.CA()), SASLMechanism: "SCRAM-SHA-512", SASLUser: c.User(), SASLPassword: password},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -190,7 +192,7 @@ func TestAccess(t *testing.T) {
 				t.Errorf("warned of a clear password: %v", clear)
 			}
 			records := readN(t, kafka.ReaderConfig{
-				Brokers: cfg.Brokers, TLS: cfg.TLS, TLSCA: cfg.TLSCA, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
+				Brokers: cfg.Brokers, TLS: cfg.TLS, RootCAs: cfg.RootCAs, Certificate: cfg.Certificate,
 				SASLMechanism: cfg.SASLMechanism, SASLUser: cfg.SASLUser, SASLPassword: cfg.SASLPassword, Topic: cfg.Topic,
 			}, sinks.FromStart(), 1)
 			if !bytes.Equal(records[0].Data, sinkstest.Event(1).Structured) {
@@ -210,7 +212,7 @@ func TestAccess(t *testing.T) {
 			}
 		}
 		write(c.ClientCert())
-		s, _ := openSink(t, kafka.Config{Brokers: c.BootstrapTLS(), TLS: true, TLSCA: ca, CreateTopics: true, Topic: "mended"})
+		s, _ := openSink(t, kafka.Config{Brokers: c.BootstrapTLS(), TLS: true, RootCAs: roots(t, ca), CreateTopics: true, Topic: "mended"})
 		if err := s.Check(ctxOf(t, prompt)); err == nil {
 			t.Error("trusts a broker whose authority it does not know")
 		}
@@ -222,20 +224,50 @@ func TestAccess(t *testing.T) {
 // foreignCA returns the path of an authority's certificate that no broker has one from.
 func foreignCA(t *testing.T) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cert, _ := foreignPair(t, nil)
+	return cert
+}
+
+// impostor returns a certificate and its key that claim to be of an authority, and are signed by nobody.
+func impostor(t *testing.T, authority string) (cert, key string) {
+	t.Helper()
+	content, err := os.ReadFile(authority)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	block, _ := pem.Decode(content)
+	ca, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "foreign.pem")
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	return foreignPair(t, ca.RawSubject) // by which a client picks what it shows
+}
+
+func foreignPair(t *testing.T, name []byte) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), RawSubject: name, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(t.TempDir(), "foreign.pem"), filepath.Join(t.TempDir(), "foreign.key")
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: encoded}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
 }
 
 // listen serves connections until the test ends, and returns its address.

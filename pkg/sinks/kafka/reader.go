@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,13 +21,14 @@ import (
 
 // ReaderConfig says where to read. Its fields are those of Config.
 type ReaderConfig struct {
-	Brokers                []string
-	TLS                    bool
-	TLSCA, TLSCert, TLSKey string
-	SASLMechanism          string
-	SASLUser               string
-	SASLPassword           secret.Text
-	Topic                  string // default "gemini.events"; dead letters are in <Topic>.dead
+	Brokers       []string
+	TLS           bool
+	RootCAs       func() *x509.CertPool
+	Certificate   func() tls.Certificate
+	SASLMechanism string
+	SASLUser      string
+	SASLPassword  secret.Text
+	Topic         string // default "gemini.events"; dead letters are in <Topic>.dead
 }
 
 // Reader reads a topic as any consumer without a group may. It needs the right to read the topic, and no other.
@@ -46,7 +49,7 @@ func NewReader(cfg ReaderConfig) (*Reader, error) {
 	orDefault(&cfg.Topic, DefaultTopic)
 	life, end := context.WithCancel(context.Background())
 	conn, err := newConn(life, access{
-		brokers: cfg.Brokers, tls: cfg.TLS, tlsCA: cfg.TLSCA, tlsCert: cfg.TLSCert, tlsKey: cfg.TLSKey,
+		brokers: cfg.Brokers, tls: cfg.TLS, rootCAs: cfg.RootCAs, certificate: cfg.Certificate,
 		mechanism: cfg.SASLMechanism, user: cfg.SASLUser, password: cfg.SASLPassword,
 	}, cfg.Topic)
 	if err != nil {

@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"regexp"
@@ -50,14 +52,17 @@ const (
 type Config struct {
 	Brokers []string // host:port of some brokers of one cluster; they name the others
 
-	TLS     bool   // on every connection
-	TLSCA   string // PEM file of the authorities that may have signed the brokers' certificates; empty = the system's
-	TLSCert string // PEM file of the client's certificate
-	TLSKey  string // PEM file of its key
+	TLS bool // on every connection
+	// RootCAs is asked at every connect for the authorities that may have signed the brokers' certificates; nil = the system's.
+	RootCAs func() *x509.CertPool
+	// Certificate is asked at every connect for the client's; nil = none.
+	Certificate func() tls.Certificate
 
 	SASLMechanism string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty = no SASL
 	SASLUser      string
 	SASLPassword  secret.Text
+	// Renewed is asked at every connect for what SASLPassword has become since. Optional.
+	Renewed func() secret.Text
 
 	Topic       string // of events; dead letters go to <Topic>.dead. Default "gemini.events"
 	Compression string // none, gzip, snappy, lz4 or zstd. Default "none"
@@ -105,7 +110,7 @@ var (
 )
 
 // New returns a Sink that connects in the background, and goes on trying until Close: the brokers may come later.
-// The error is a mistake in cfg, or a file that cannot be read or used.
+// The error is a mistake in cfg, or a login that cannot be used.
 func New(cfg Config) (*Sink, error) {
 	setDefaults(&cfg)
 	compression, checked := cfg.check()
@@ -162,8 +167,8 @@ func orDefault[T comparable](v *T, value T) {
 
 func (cfg Config) access() access {
 	return access{
-		brokers: cfg.Brokers, tls: cfg.TLS, tlsCA: cfg.TLSCA, tlsCert: cfg.TLSCert, tlsKey: cfg.TLSKey,
-		mechanism: cfg.SASLMechanism, user: cfg.SASLUser, password: cfg.SASLPassword,
+		brokers: cfg.Brokers, tls: cfg.TLS, rootCAs: cfg.RootCAs, certificate: cfg.Certificate,
+		mechanism: cfg.SASLMechanism, user: cfg.SASLUser, password: cfg.SASLPassword, renewed: cfg.Renewed,
 	}
 }
 
