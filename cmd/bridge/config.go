@@ -23,8 +23,12 @@ type Config struct {
 	Path      string `env:"BRIDGE_PATH" envDefault:"/webhooks/gemini" doc:"Path of the webhook endpoint; any other path is answered 404."`
 	AdminAddr string `env:"BRIDGE_ADMIN_ADDR" envDefault:"127.0.0.1:9090" doc:"Address, host:port, of /healthz, /readyz, /metrics and what bridge dead replay needs; keep it away from the internet."`
 
+	TLS PublicTLSConfig
+
 	SigningSecrets     []secret.Text `env:"BRIDGE_SIGNING_SECRETS" doc:"Signing secrets (whsec_…) of static webhooks, separated by commas; a delivery may be signed with any of them."`
 	SigningSecretsFile string        `env:"BRIDGE_SIGNING_SECRETS_FILE" file:"secret" doc:"File with one signing secret per line, instead of BRIDGE_SIGNING_SECRETS; read again when it changes."`
+
+	Dynamic DynamicConfig
 
 	MaxBody     size `env:"BRIDGE_MAX_BODY" envDefault:"384KiB" doc:"Largest request body, in bytes or with KiB, MiB or GiB; a larger one is answered 413."`
 	MaxInflight int  `env:"BRIDGE_MAX_INFLIGHT" envDefault:"4096" doc:"Number of verified deliveries handled at once; further ones are answered 503."`
@@ -58,20 +62,20 @@ type Config struct {
 // NATSConfig is the settings of the NATS JetStream sink.
 type NATSConfig struct {
 	URL          string      `env:"BRIDGE_NATS_URL" doc:"Addresses of a NATS server or cluster, separated by commas, such as nats://host:4222; empty runs one inside the bridge. Credentials have variables of their own."`
-	Creds        string      `env:"BRIDGE_NATS_CREDS" file:"secret" doc:"Credentials file (user JWT and seed) for the server at BRIDGE_NATS_URL."`
-	NKey         string      `env:"BRIDGE_NATS_NKEY" file:"secret" doc:"File with the seed of an NKey for the server at BRIDGE_NATS_URL."`
+	Creds        string      `env:"BRIDGE_NATS_CREDS" file:"secret" doc:"Credentials file (user JWT and seed) for the server at BRIDGE_NATS_URL; read again when it changes, and used at the next connect."`
+	NKey         string      `env:"BRIDGE_NATS_NKEY" file:"secret" doc:"File with the seed of an NKey for the server at BRIDGE_NATS_URL; read again when it changes, and used at the next connect."`
 	Token        secret.Text `env:"BRIDGE_NATS_TOKEN" doc:"Token for the server at BRIDGE_NATS_URL."`
-	TokenFile    string      `env:"BRIDGE_NATS_TOKEN_FILE" file:"secret" doc:"File with the token, instead of BRIDGE_NATS_TOKEN."`
+	TokenFile    string      `env:"BRIDGE_NATS_TOKEN_FILE" file:"secret" doc:"File with the token, instead of BRIDGE_NATS_TOKEN; read again when it changes, and shown at the next connect."`
 	User         string      `env:"BRIDGE_NATS_USER" doc:"User name for the server at BRIDGE_NATS_URL."`
 	Password     secret.Text `env:"BRIDGE_NATS_PASSWORD" doc:"Password of BRIDGE_NATS_USER."`
-	PasswordFile string      `env:"BRIDGE_NATS_PASSWORD_FILE" file:"secret" doc:"File with the password, instead of BRIDGE_NATS_PASSWORD."`
-	TLSCA        string      `env:"BRIDGE_NATS_TLS_CA" file:"plain" doc:"PEM file of the authorities that may have signed the server's certificate; empty trusts those of the system."`
-	TLSCert      string      `env:"BRIDGE_NATS_TLS_CERT" file:"plain" doc:"PEM file of the certificate that the bridge shows to the server."`
-	TLSKey       string      `env:"BRIDGE_NATS_TLS_KEY" file:"secret" doc:"PEM file of the key of BRIDGE_NATS_TLS_CERT."`
+	PasswordFile string      `env:"BRIDGE_NATS_PASSWORD_FILE" file:"secret" doc:"File with the password, instead of BRIDGE_NATS_PASSWORD; read again when it changes, and shown at the next connect."`
+	TLSCA        string      `env:"BRIDGE_NATS_TLS_CA" file:"plain" doc:"PEM file of the authorities that may have signed the server's certificate; empty trusts those of the system; read again when it changes, and used at the next connect."`
+	TLSCert      string      `env:"BRIDGE_NATS_TLS_CERT" file:"plain" doc:"PEM file of the certificate that the bridge shows to the server; read again when it changes, and used at the next connect."`
+	TLSKey       string      `env:"BRIDGE_NATS_TLS_KEY" file:"secret" doc:"PEM file of the key of BRIDGE_NATS_TLS_CERT; read again when it changes, and used at the next connect."`
 
 	EmbeddedAddr      string      `env:"BRIDGE_NATS_EMBEDDED_ADDR" envDefault:"127.0.0.1:4222" doc:"Address, host:port, on which the embedded server serves consumers; any but a loopback address needs a token."`
 	EmbeddedToken     secret.Text `env:"BRIDGE_NATS_EMBEDDED_TOKEN" doc:"Token that consumers show to the embedded server."`
-	EmbeddedTokenFile string      `env:"BRIDGE_NATS_EMBEDDED_TOKEN_FILE" file:"secret" doc:"File with the token, instead of BRIDGE_NATS_EMBEDDED_TOKEN."`
+	EmbeddedTokenFile string      `env:"BRIDGE_NATS_EMBEDDED_TOKEN_FILE" file:"secret" doc:"File with the token, instead of BRIDGE_NATS_EMBEDDED_TOKEN; read again when it changes, for consumers that connect from then on."`
 
 	Stream        string        `env:"BRIDGE_NATS_STREAM" envDefault:"GEMINI" doc:"Stream of the events; dead letters go to the stream of this name with _DEAD behind it."`
 	SubjectPrefix string        `env:"BRIDGE_NATS_SUBJECT_PREFIX" envDefault:"gemini" doc:"First part of every subject; dead letters have this prefix with -dead behind it."`
@@ -83,14 +87,14 @@ type NATSConfig struct {
 // of the process but the files that are named. The error is mistakes: every one there is, and none holds a secret.
 func loadConfig(environ []string) (*Config, error) {
 	c, found := readConfig(environ)
-	found = append(found, c.signingMistakes()...).sorted()
+	found = append(found, c.verifyingMistakes()...).sorted()
 	if len(found) > 0 {
 		return nil, found
 	}
 	return c, nil
 }
 
-// readConfig is loadConfig for commands that receive no webhooks and so need no signing secret. With mistakes the
+// readConfig is loadConfig for commands that receive no webhooks and so need neither secret nor token. With mistakes the
 // fields concerned may be zero.
 func readConfig(environ []string) (*Config, mistakes) {
 	given := givenVariables(environ)
@@ -111,15 +115,17 @@ func givenVariables(environ []string) map[string]string {
 	return given
 }
 
-// parse fills c. Fields whose value cannot be read stay zero. Blanks around signing secrets are dropped.
+// parse fills c. Fields whose value cannot be read stay zero. Blanks around signing secrets and tokens are dropped.
 func parse(c *Config, given map[string]string) mistakes {
 	var found mistakes
 	all, _ := errors.AsType[env.AggregateError](env.ParseWithOptions(c, env.Options{Environment: given}))
 	for _, err := range all.Errors {
 		found = append(found, parseMistake(err, given))
 	}
-	for i, s := range c.SigningSecrets {
-		c.SigningSecrets[i] = secret.New(strings.TrimSpace(s.Reveal()))
+	for _, list := range [][]secret.Text{c.SigningSecrets, c.Dynamic.DynamicTokens} {
+		for i, s := range list {
+			list[i] = secret.New(strings.TrimSpace(s.Reveal()))
+		}
 	}
 	return found
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/gembridge/bridge/pkg/ingress/verify"
 	"github.com/gembridge/bridge/pkg/secret"
 )
 
@@ -29,46 +28,6 @@ const (
 	minBody = 1 << 10
 	maxBody = (64<<20 - 32<<10) / 2 // an event is at most twice its body and 32 KiB, and NATS carries at most 64 MiB
 )
-
-const noSigningSecret = `there is no signing secret, so no delivery could be verified
-  Gemini shows the secret (whsec_…) once: when a webhook is created, or when its secret is rotated.
-  Set BRIDGE_SIGNING_SECRETS to it, or BRIDGE_SIGNING_SECRETS_FILE to a file with one secret per line.
-  To see the bridge at work without one, run: bridge demo`
-
-// signingMistakes is the verifier's judgement of the secrets, whether they stand in the variable or in the file.
-func (c *Config) signingMistakes() mistakes {
-	variable, secrets := "BRIDGE_SIGNING_SECRETS", c.SigningSecrets
-	switch {
-	case c.SigningSecretsFile != "" && len(secrets) > 0:
-		return nil // which check has said
-	case c.SigningSecretsFile != "":
-		variable = "BRIDGE_SIGNING_SECRETS_FILE"
-		content, ok := regularFile(c.SigningSecretsFile)
-		if !ok {
-			return nil // and that
-		}
-		secrets = verify.ParseSecrets(content)
-	case len(secrets) == 0:
-		return mistakes{{variable, noSigningSecret}}
-	}
-	var found mistakes
-	if _, err := verify.New(verify.Config{Secrets: secrets}); err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			found = append(found, mistake{variable, line + "; set it as Gemini showed it: whsec_ and base64"})
-		}
-	}
-	return found
-}
-
-// regularFile is the content of a file that can be read without waiting for anybody.
-func regularFile(path string) (content []byte, ok bool) {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, false
-	}
-	content, err = os.ReadFile(path)
-	return content, err == nil
-}
 
 // checker collects what is wrong with values that could be parsed.
 type checker struct {
@@ -91,6 +50,8 @@ func check(c *Config, given map[string]string, parsed mistakes) mistakes {
 	k.values()
 	k.files()
 	k.ingress()
+	k.publicTLS()
+	k.dynamic()
 	k.times()
 	k.journal()
 	if k.uses("nats") {
@@ -279,6 +240,7 @@ func (c *Config) warnings() []string {
 	if c.DedupWindow < geminiRetries {
 		all = append(all, "BRIDGE_DEDUP_WINDOW is below 24h: Gemini repeats deliveries for that long, and a late one would be published twice")
 	}
+	all = append(all, c.Dynamic.warnings()...)
 	if c.ShutdownTimeout < c.AckTimeout {
 		all = append(all, "BRIDGE_SHUTDOWN_TIMEOUT is below BRIDGE_ACK_TIMEOUT: a delivery that waits for the broker may be cut at shutdown")
 	}

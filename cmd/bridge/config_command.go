@@ -69,7 +69,7 @@ func newConfigReport(environ []string) configReport {
 	given := givenVariables(environ)
 	report := configReport{
 		Settings: []effective{}, Ignored: []string{}, Warnings: []string{},
-		Mistakes: append(mistakes{}, append(found, c.signingMistakes()...).sorted()...),
+		Mistakes: append(mistakes{}, append(found, c.verifyingMistakes()...).sorted()...),
 	}
 	for _, s := range settings() {
 		report.Settings = append(report.Settings, s.effective(given))

@@ -20,13 +20,13 @@ type KafkaConfig struct {
 	Replication      int           `env:"BRIDGE_KAFKA_REPLICATION" envDefault:"0" doc:"Copies of topics that are created; 0 is the brokers' own default."`
 	KafkaMaxAge      time.Duration `env:"BRIDGE_KAFKA_MAX_AGE" envDefault:"168h" doc:"Time that events are kept in a topic that is created; at least BRIDGE_DEDUP_WINDOW."`
 	TLS              string        `env:"BRIDGE_KAFKA_TLS" envDefault:"off" oneof:"on|off" doc:"Whether connections to the brokers use TLS."`
-	KafkaTLSCA       string        `env:"BRIDGE_KAFKA_TLS_CA" file:"plain" doc:"PEM file of the authorities that may have signed the brokers' certificates; empty trusts those of the system."`
-	KafkaTLSCert     string        `env:"BRIDGE_KAFKA_TLS_CERT" file:"plain" doc:"PEM file of the certificate that the bridge shows to the brokers."`
-	KafkaTLSKey      string        `env:"BRIDGE_KAFKA_TLS_KEY" file:"secret" doc:"PEM file of the key of BRIDGE_KAFKA_TLS_CERT."`
+	KafkaTLSCA       string        `env:"BRIDGE_KAFKA_TLS_CA" file:"plain" doc:"PEM file of the authorities that may have signed the brokers' certificates; empty trusts those of the system; read again when it changes, and used at the next connect."`
+	KafkaTLSCert     string        `env:"BRIDGE_KAFKA_TLS_CERT" file:"plain" doc:"PEM file of the certificate that the bridge shows to the brokers; read again when it changes, and used at the next connect."`
+	KafkaTLSKey      string        `env:"BRIDGE_KAFKA_TLS_KEY" file:"secret" doc:"PEM file of the key of BRIDGE_KAFKA_TLS_CERT; read again when it changes, and used at the next connect."`
 	SASLMechanism    string        `env:"BRIDGE_KAFKA_SASL_MECHANISM" envDefault:"none" oneof:"none|PLAIN|SCRAM-SHA-256|SCRAM-SHA-512" doc:"How the bridge logs in to the brokers."`
 	SASLUser         string        `env:"BRIDGE_KAFKA_SASL_USER" doc:"User name for the brokers."`
 	SASLPassword     secret.Text   `env:"BRIDGE_KAFKA_SASL_PASSWORD" doc:"Password of BRIDGE_KAFKA_SASL_USER."`
-	SASLPasswordFile string        `env:"BRIDGE_KAFKA_SASL_PASSWORD_FILE" file:"secret" doc:"File with the password, instead of BRIDGE_KAFKA_SASL_PASSWORD."`
+	SASLPasswordFile string        `env:"BRIDGE_KAFKA_SASL_PASSWORD_FILE" file:"secret" doc:"File with the password, instead of BRIDGE_KAFKA_SASL_PASSWORD; read again when it changes, and shown at the next connect."`
 }
 
 const maxPartitions = 10_000

@@ -49,6 +49,8 @@ func TestMistakes(t *testing.T) {
 		shortWindow = " is too short: set 25h, which is more than the 24 hours for which Gemini repeats deliveries"
 		keepBounds  = " is out of bounds: set 0s to BRIDGE_DEDUP_WINDOW (25h), after which a broker takes an event that it has for a new one"
 		controlChar = "it holds a line break or another control character: remove that"
+		makeToken   = "; make one with: openssl rand -hex 32"
+		notKeys     = "it must begin with https://, or with http:// and a loopback address, and hold no credentials"
 		emptySecret = ": no signing secret; set it as Gemini showed it: whsec_ and base64"
 	)
 	for _, c := range []struct {
@@ -99,6 +101,29 @@ func TestMistakes(t *testing.T) {
 		{[]string{"BRIDGE_SIGNING_SECRETS=" + signingSecret + ","}, []string{"BRIDGE_SIGNING_SECRETS: signing secret 2 of 2" + emptySecret}},
 		{working("BRIDGE_SIGNING_SECRETS_FILE=" + file), []string{"BRIDGE_SIGNING_SECRETS_FILE: both this and BRIDGE_SIGNING_SECRETS are set: remove one of them"}},
 		{working("BRIDGE_SIGNING_SECRETS_FILE=" + missing), []string{"BRIDGE_SIGNING_SECRETS_FILE: both this and BRIDGE_SIGNING_SECRETS are set: remove one of them"}}, // once
+
+		// Tokens and keys.
+		{working("BRIDGE_DYNAMIC_TOKENS=" + dynamicToken[:31]), []string{"BRIDGE_DYNAMIC_TOKENS: token 1 of 1: shorter than 32 characters" + makeToken}},
+		{working("BRIDGE_DYNAMIC_TOKENS=" + dynamicToken + ",," + dynamicToken + "/"), []string{
+			"BRIDGE_DYNAMIC_TOKENS: token 2 of 3: no token" + makeToken,
+			"BRIDGE_DYNAMIC_TOKENS: token 3 of 3: characters other than A-Z a-z 0-9 - _ . ~" + makeToken,
+		}},
+		{[]string{"BRIDGE_DYNAMIC_TOKENS_FILE=" + writeFile(t, "\n")}, []string{"BRIDGE_DYNAMIC_TOKENS_FILE: no token" + makeToken}},
+		{[]string{"BRIDGE_DYNAMIC_TOKENS_FILE=" + dynamicToken}, []string{"BRIDGE_DYNAMIC_TOKENS_FILE: " + noFile}},
+		{working("BRIDGE_DYNAMIC_TOKENS="+dynamicToken, "BRIDGE_DYNAMIC_TOKENS_FILE="+file), []string{"BRIDGE_DYNAMIC_TOKENS_FILE: both this and BRIDGE_DYNAMIC_TOKENS are set: remove one of them"}},
+		{[]string{"BRIDGE_SIGNING_SECRETS=", "BRIDGE_DYNAMIC_TOKENS=", "BRIDGE_JWT_AUDIENCE=a"}, strings.Split("BRIDGE_SIGNING_SECRETS: "+noSigningSecret, "\n")},
+		{working("BRIDGE_JWKS_URL=http://example.com/keys"), []string{"BRIDGE_JWKS_URL: " + notKeys}},
+		{working("BRIDGE_JWKS_URL=https://user:" + natsPassword + "@example.com/"), []string{"BRIDGE_JWKS_URL: " + notKeys}},
+		{working("BRIDGE_JWKS_URL=keys"), []string{"BRIDGE_JWKS_URL: " + notKeys}},
+		{working("BRIDGE_JWKS_URL=https://example.com/", "BRIDGE_JWKS_FILE="+file), []string{"BRIDGE_JWKS_FILE: both this and BRIDGE_JWKS_URL are set: remove one of them"}},
+		{working("BRIDGE_TLS_CERT=" + file), []string{"BRIDGE_TLS_CERT: it is of no use without BRIDGE_TLS_KEY: set that too"}},
+		{working("BRIDGE_TLS_KEY=" + file), []string{"BRIDGE_TLS_KEY: it is of no use without BRIDGE_TLS_CERT: set that too"}},
+		{working("BRIDGE_TLS_CLIENT_CA=" + writeFile(t, newAuthority(t).pem)), []string{"BRIDGE_TLS_CLIENT_CA: it is of no use without TLS: set BRIDGE_TLS_CERT and BRIDGE_TLS_KEY too, or remove this"}},
+		{working("BRIDGE_TLS_CERT="+file, "BRIDGE_TLS_KEY="+file, "BRIDGE_TLS_CLIENT_CA="+file), []string{
+			"BRIDGE_TLS_CERT: the file holds no certificate in PEM form",
+			"BRIDGE_TLS_CLIENT_CA: the file holds no certificate in PEM form",
+		}},
+		{working("BRIDGE_JWKS_FILE=" + missing), []string{`BRIDGE_JWKS_FILE: "` + missing + `" cannot be found: name one that exists`}},
 
 		// Files.
 		{[]string{"BRIDGE_SIGNING_SECRETS_FILE=" + missing}, []string{"BRIDGE_SIGNING_SECRETS_FILE: " + noFile}},

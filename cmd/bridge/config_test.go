@@ -16,9 +16,10 @@ const (
 	signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	natsToken     = "t0ken-of-the-server"
 	natsPassword  = "pa55word-of-the-server"
+	dynamicToken  = "a-token-of-the-operator-0123456789"
 )
 
-var secretTexts = []string{signingSecret, signingSecret[6:], natsToken, natsPassword}
+var secretTexts = []string{signingSecret, signingSecret[6:], natsToken, natsPassword, dynamicToken}
 
 func assertNoSecret(t *testing.T, text string) {
 	t.Helper()
@@ -70,6 +71,7 @@ func TestDefaults(t *testing.T) {
 	c.SigningSecrets = nil
 	want := &Config{
 		Addr: ":8080", Path: "/webhooks/gemini", AdminAddr: "127.0.0.1:9090",
+		Dynamic: DynamicConfig{JWKSURL: "https://generativelanguage.googleapis.com/.well-known/jwks.json"},
 		MaxBody: 384 << 10, MaxInflight: 4096,
 		AckTimeout: 3 * time.Second, ShutdownTimeout: 20 * time.Second,
 		Sink: "nats", Source: "//generativelanguage.googleapis.com", ContentMode: "structured",
@@ -105,6 +107,14 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		"BRIDGE_ADMIN_ADDR":               {working(), "[::1]:9091"},
 		"BRIDGE_SIGNING_SECRETS":          {nil, signingSecret},
 		"BRIDGE_SIGNING_SECRETS_FILE":     {nil, file},
+		"BRIDGE_DYNAMIC_TOKENS":           {nil, dynamicToken},
+		"BRIDGE_DYNAMIC_TOKENS_FILE":      {nil, file},
+		"BRIDGE_JWKS_URL":                 {working(), "http://127.0.0.1:1/keys"},
+		"BRIDGE_JWKS_FILE":                {working(), file},
+		"BRIDGE_TLS_CERT":                 {working("BRIDGE_TLS_KEY=" + file), file},
+		"BRIDGE_TLS_KEY":                  {working("BRIDGE_TLS_CERT=" + file), file},
+		"BRIDGE_TLS_CLIENT_CA":            {working("BRIDGE_TLS_CERT="+file, "BRIDGE_TLS_KEY="+file), file},
+		"BRIDGE_JWT_AUDIENCE":             {working(), "an-audience"},
 		"BRIDGE_MAX_BODY":                 {working(), "1MiB"},
 		"BRIDGE_MAX_INFLIGHT":             {working(), "1"},
 		"BRIDGE_ACK_TIMEOUT":              {working(), "30s"},
@@ -218,7 +228,7 @@ func TestConfigTags(t *testing.T) {
 		}
 	}
 	for name := range names {
-		if value, ok := strings.CutSuffix(name, "_FILE"); ok && !names[value] {
+		if value, ok := strings.CutSuffix(name, "_FILE"); ok && !names[value] && value != "BRIDGE_JWKS" { // whose other form is a URL
 			t.Errorf("%s has no %s", name, value)
 		}
 	}
@@ -244,6 +254,8 @@ func TestValuesThatAreGood(t *testing.T) {
 		working("BRIDGE_NATS_EMBEDDED_ADDR=:4222", "BRIDGE_NATS_EMBEDDED_TOKEN="+natsToken),
 		working("BRIDGE_NATS_EMBEDDED_ADDR=0.0.0.0:4222", "BRIDGE_NATS_EMBEDDED_TOKEN_FILE="+writeFile(t, natsToken)),
 		working("BRIDGE_NATS_EMBEDDED_ADDR=[::1]:4222"),
+		{"BRIDGE_DYNAMIC_TOKENS= " + dynamicToken + " ," + dynamicToken[1:] + "\n"},
+		{"BRIDGE_DYNAMIC_TOKENS_FILE=" + writeFile(t, dynamicToken+"\r\n\n"), "BRIDGE_JWKS_FILE=" + writeFile(t, "{}")},
 		external("BRIDGE_NATS_TLS_CA=" + writeFile(t, "pem")),
 		external("BRIDGE_ADDR=127.0.0.1:4222"), // no embedded server, so its port is free
 		working("OTHER=1", "bridge_addr=1", "BRIDGE=1", "no equals sign"),
@@ -307,13 +319,16 @@ func TestWarnings(t *testing.T) {
 	}{
 		{working("BRIDGE_DEDUP_WINDOW=23h59m"), "BRIDGE_DEDUP_WINDOW is below 24h"},
 		{working("BRIDGE_SHUTDOWN_TIMEOUT=2s"), "BRIDGE_SHUTDOWN_TIMEOUT is below BRIDGE_ACK_TIMEOUT"},
+		{working("BRIDGE_JWT_AUDIENCE=a"), "BRIDGE_JWT_AUDIENCE does nothing without BRIDGE_DYNAMIC_TOKENS"},
+		{working("BRIDGE_JWKS_FILE=" + writeFile(t, "{}")), "BRIDGE_JWKS_FILE does nothing without BRIDGE_DYNAMIC_TOKENS"},
+		{working("BRIDGE_DYNAMIC_TOKENS=" + dynamicToken), "BRIDGE_JWT_AUDIENCE is not set"},
 	} {
 		got := mustLoad(t, c.environ).warnings()
 		if len(got) != 1 || !strings.HasPrefix(got[0], c.want+":") {
 			t.Errorf("%q: %q, want one that begins with %q", c.environ, got, c.want)
 		}
 	}
-	if got := mustLoad(t, working("BRIDGE_DEDUP_WINDOW=24h", "BRIDGE_SHUTDOWN_TIMEOUT=3s")).warnings(); len(got) > 0 {
+	if got := mustLoad(t, working("BRIDGE_DEDUP_WINDOW=24h", "BRIDGE_SHUTDOWN_TIMEOUT=3s", "BRIDGE_DYNAMIC_TOKENS="+dynamicToken, "BRIDGE_JWT_AUDIENCE=a")).warnings(); len(got) > 0 {
 		t.Errorf("at the limits: %q, want none", got)
 	}
 }

@@ -37,6 +37,7 @@ type daemon struct {
 	log      zerolog.Logger
 	phase    phase
 	ready    readiness
+	watcher  *files.Watcher
 	failed   chan error // a server that ended by itself
 	teardown []teardown // in order of construction
 
@@ -74,12 +75,16 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 	}
 	d.onStop("admin listener", func(context.Context) error { return admin.Close() })
 
-	watcher := files.New(files.Config{Log: log, OnFailure: reloadFailures(metrics)})
-	verifier, err := newVerifier(cfg, watcher)
+	d.watcher = files.New(files.Config{Log: log, OnFailure: reloadFailures(metrics)})
+	verifier, err := d.startVerifier(d.watcher, metrics)
 	if err != nil {
 		return nil, err
 	}
-	d.onStop("file watcher", inBackground(watcher.Run))
+	secure, err := startTLS(cfg.TLS, d.watcher, metrics)
+	if err != nil {
+		return nil, err
+	}
+	d.onStop("file watcher", inBackground(d.watcher.Run))
 
 	registry, err := schema.NewRegistry(cfg.SchemaDir)
 	if err != nil {
@@ -100,20 +105,27 @@ func start(ctx context.Context, cfg *Config, log zerolog.Logger) (_ *daemon, err
 	memory, descriptors := resources()
 	bounds := boundsFor(cfg, memory, descriptors)
 	var requests atomic.Int64
-	public := ingress.NewServer(counted(&requests, ingress.New(ingress.Config{
+	handler := ingress.New(ingress.Config{
 		Path: cfg.Path, Verifier: verifier, Registry: registry, Deliverer: destinations.deliverer(), Source: cfg.Source,
 		OnInvalid: ingress.Policy(cfg.OnInvalid), OnUnknown: ingress.Policy(cfg.OnUnknown),
 		MaxBody: int(cfg.MaxBody), MaxInflight: cfg.MaxInflight, MaxUnverified: bounds.unverified, Left: destinations.left,
 		Metrics: counters, Log: log,
-	})), cfg.AckTimeout, log)
-	bounded := func(l net.Listener) net.Listener { return ingress.NewListener(l, bounds.connections, log) }
+	})
+	d.onStop("log of refusals", func(context.Context) error { handler.Close(); return nil })
+	public := ingress.NewServer(counted(&requests, handler), cfg.AckTimeout, log)
+	bounded := func(l net.Listener) net.Listener {
+		if secure != nil {
+			return ingress.NewTLSListener(l, secure, bounds.connections, log)
+		}
+		return ingress.NewListener(l, bounds.connections, log)
+	}
 	if d.publicAddr, err = d.serve("BRIDGE_ADDR", cfg.Addr, public, bounded); err != nil {
 		return nil, err
 	}
 	d.onStop("webhooks", func(context.Context) error { return d.drain(public, &requests, destinations) })
 
 	d.phase.set(nil)
-	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Stringer("admin", d.adminAddr).Str("nats", d.natsURL).
+	log.Info().Stringer("addr", d.publicAddr).Str("path", cfg.Path).Bool("tls", secure != nil).Stringer("admin", d.adminAddr).Str("nats", d.natsURL).
 		Int("max_connections", bounds.connections).Int("max_unverified_bytes", bounds.unverified).
 		Str("version", version).Msg("receiving webhooks")
 	return d, nil

@@ -154,9 +154,9 @@ func (b *deadBroker) newSink(ctx context.Context, embedded *jetstream.Embedded) 
 	var sink sinks.Sink
 	var err error
 	if b.sink == kafka.Name {
-		sink, err = newKafka(b.cfg, b.log())
+		sink, err = newKafka(b.cfg, readOnce(), b.log())
 	} else {
-		sink, err = newJetStream(b.cfg, embedded, b.log())
+		sink, err = newJetStream(b.cfg, embedded, readOnce(), b.log())
 	}
 	if err != nil {
 		return nil, err

@@ -106,7 +106,7 @@ func postSamples(ctx context.Context, url string, key secret.Text) (sent int, er
 		if err != nil {
 			return sent, err
 		}
-		code, reply, err := post(ctx, url, key, newID(), body)
+		code, reply, err := post(ctx, http.DefaultClient, url, static(key), newID(), body)
 		if err != nil {
 			return sent, err
 		}

@@ -72,7 +72,7 @@ func (d *daemon) newDestinations(ctx context.Context, metrics prometheus.Registe
 			}
 			d.natsURL = embedded.ClientURL()
 		}
-		sink, err := newJetStream(d.cfg, d.embedded, d.log)
+		sink, err := newJetStream(d.cfg, d.embedded, d.watcher, d.log)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func (d *daemon) newDestinations(ctx context.Context, metrics prometheus.Registe
 		}
 	}
 	if d.cfg.uses(kafka.Name) {
-		sink, err := newKafka(d.cfg, d.log)
+		sink, err := newKafka(d.cfg, d.watcher, d.log)
 		if err != nil {
 			return nil, err
 		}

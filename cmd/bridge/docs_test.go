@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"github.com/gembridge/bridge/pkg/ingress/verify"
 )
 
 var (
@@ -180,5 +182,36 @@ func TestDocumentedReplies(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("%s has the replies %v, /metrics %v", operations, want, got)
+	}
+}
+
+// TestDocumentedReasons: what is told of a refusal is explained, each reason once.
+func TestDocumentedReasons(t *testing.T) {
+	var got []string
+	for line := range strings.Lines(section(t, operations, "## Refused deliveries", "\n## ")) {
+		if cells := strings.Split(line, "|"); len(cells) == 4 && len(strings.TrimSpace(cells[2])) > 10 {
+			for _, m := range codeSpan.FindAllStringSubmatch(cells[1], -1) {
+				got = append(got, m[1])
+			}
+		}
+	}
+	var want []string
+	for _, reason := range verify.Reasons() {
+		want = append(want, string(reason))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s has the reasons\n%q, the code\n%q", operations, got, want)
+	}
+}
+
+// TestDocumentedFiles: every setting whose file is watched is in the steps of a rotation.
+func TestDocumentedFiles(t *testing.T) {
+	text := section(t, operations, "## Rotation", "\n## ")
+	for _, s := range settings() {
+		if strings.Contains(s.doc, "again when it changes") && !strings.Contains(text, "`"+s.name+"`") {
+			t.Errorf("%s does not say how %s is rotated", operations, s.name)
+		}
 	}
 }

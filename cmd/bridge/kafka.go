@@ -1,29 +1,24 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
-	"github.com/gembridge/bridge/pkg/secret"
+	"github.com/gembridge/bridge/pkg/files"
 	"github.com/gembridge/bridge/pkg/sinks/kafka"
 )
 
-func newKafka(cfg *Config, log zerolog.Logger) (*kafka.Sink, error) {
-	password, err := kafkaPassword(cfg)
+// newKafka connects to the brokers of the settings, as the files that watcher looks after say.
+func newKafka(cfg *Config, watcher *files.Watcher, log zerolog.Logger) (*kafka.Sink, error) {
+	settings, err := kafkaAccess(cfg, watcher)
 	if err != nil {
 		return nil, err
 	}
 	k := cfg.Kafka
-	settings := kafka.Config{
-		Brokers: k.Brokers, TLS: k.TLS == "on", TLSCA: k.KafkaTLSCA, TLSCert: k.KafkaTLSCert, TLSKey: k.KafkaTLSKey,
-		SASLMechanism: saslMechanism(k), SASLUser: k.SASLUser, SASLPassword: password,
-		Topic: k.Topic, Compression: k.Compression,
-		CreateTopics: k.CreateTopics == "on", Partitions: k.Partitions, Replication: k.Replication,
-		MaxAge: k.KafkaMaxAge, DeadMaxAge: cfg.DeadMaxAge, DedupWindow: cfg.DedupWindow,
-		MaxEvent: maxEvent(cfg), Log: log,
-	}
+	settings.Topic, settings.Compression = k.Topic, k.Compression
+	settings.CreateTopics, settings.Partitions, settings.Replication = k.CreateTopics == "on", k.Partitions, k.Replication
+	settings.MaxAge, settings.DeadMaxAge, settings.DedupWindow = k.KafkaMaxAge, cfg.DeadMaxAge, cfg.DedupWindow
+	settings.MaxEvent, settings.Log = maxEvent(cfg), log
 	if cfg.ContentMode == "binary" {
 		settings.ContentMode = kafka.Binary
 	}
@@ -31,18 +26,17 @@ func newKafka(cfg *Config, log zerolog.Logger) (*kafka.Sink, error) {
 }
 
 func newKafkaReader(cfg *Config, dead bool) (*kafka.Reader, error) {
-	password, err := kafkaPassword(cfg)
+	a, err := kafkaAccess(cfg, readOnce())
 	if err != nil {
 		return nil, err
 	}
-	k := cfg.Kafka
-	topic := k.Topic
+	topic := cfg.Kafka.Topic
 	if dead {
 		topic += ".dead"
 	}
 	return kafka.NewReader(kafka.ReaderConfig{
-		Brokers: k.Brokers, TLS: k.TLS == "on", TLSCA: k.KafkaTLSCA, TLSCert: k.KafkaTLSCert, TLSKey: k.KafkaTLSKey,
-		SASLMechanism: saslMechanism(k), SASLUser: k.SASLUser, SASLPassword: password, Topic: topic,
+		Brokers: a.Brokers, TLS: a.TLS, RootCAs: a.RootCAs, Certificate: a.Certificate,
+		SASLMechanism: a.SASLMechanism, SASLUser: a.SASLUser, SASLPassword: a.SASLPassword, Topic: topic,
 	})
 }
 
@@ -51,14 +45,6 @@ func saslMechanism(k KafkaConfig) string {
 		return ""
 	}
 	return k.SASLMechanism
-}
-
-func kafkaPassword(cfg *Config) (secret.Text, error) {
-	password, err := fromFile(cfg.Kafka.SASLPassword, cfg.Kafka.SASLPasswordFile)
-	if err != nil {
-		return secret.Text{}, fmt.Errorf("BRIDGE_KAFKA_SASL_PASSWORD_FILE: %w", err)
-	}
-	return password, nil
 }
 
 func dedupEntries(sink *kafka.Sink) prometheus.Collector {

@@ -21,7 +21,7 @@ func newReader(cfg *Config, sink string, dead bool) (brokerReader, error) {
 	if sink == kafka.Name {
 		return newKafkaReader(cfg, dead)
 	}
-	conn, err := natsConn(cfg)
+	conn, err := natsConn(cfg, readOnce())
 	if err != nil {
 		return nil, err
 	}

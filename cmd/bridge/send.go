@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +21,10 @@ import (
 )
 
 const sendUsage = `Usage: bridge send [--url URL] [--type TYPE | --file FILE] [--id ID] [--secret-file FILE]
+                   [--form FORM --keys FILE] [--ca FILE]
 
 Signs a webhook as Gemini does and posts it to a bridge: to try an installation, or to see what becomes of a body.
-Prints the reply. The same --id again is a duplicate.
+Prints the reply. The same --id again is a duplicate; so is the same body as a JWT, which signs no id.
 
   --url URL            where to post (http://127.0.0.1:8080/webhooks/gemini)
   --type TYPE          which sample to send (batch.succeeded); one of
@@ -31,6 +33,13 @@ Prints the reply. The same --id again is a duplicate.
   --id ID              the webhook-id (a new one)
   --secret-file FILE   file with the signing secret; else BRIDGE_SIGNING_SECRETS_FILE, else BRIDGE_SIGNING_SECRETS,
                        of which the first secret is used
+  --form FORM          v1 (static, by the secret), or as dynamic webhooks are signed, by keys: v1a or jwt (v1)
+  --keys FILE          for v1a and jwt, the keys in the place of Google's. When there is no such file it is made, and
+                       FILE.jwks with the public ones beside it, and nothing is sent: start the bridge with
+                       BRIDGE_JWKS_FILE=FILE.jwks. The first token of BRIDGE_DYNAMIC_TOKENS_FILE, else of
+                       BRIDGE_DYNAMIC_TOKENS, becomes the end of URL; a JWT is for BRIDGE_JWT_AUDIENCE
+  --ca FILE            for https: PEM file of the authorities that may have signed the bridge's certificate, or of the
+                       certificate itself; else the system's
 
 Exit code: 0 when the reply is 2xx, 1 when it is not or none came, 2 when the command line is wrong.
 `
@@ -40,6 +49,9 @@ const (
 	sendTimeout = 30 * time.Second
 )
 
+// signer sets the headers of a delivery.
+type signer func(h http.Header, id string, t time.Time, body []byte) error
+
 func sendCommand(args []string, sh shell) int {
 	f := newFlags("send", fmt.Sprintf(sendUsage, strings.Join(schemas.Types(), " ")))
 	target := f.String("url", defaultURL, "")
@@ -47,6 +59,9 @@ func sendCommand(args []string, sh shell) int {
 	file := f.String("file", "", "")
 	id := f.String("id", "", "")
 	secretFile := f.String("secret-file", "", "")
+	form := f.String("form", "v1", "")
+	keys := f.String("keys", "", "")
+	ca := f.String("ca", "", "")
 	if code, done := f.parse(args, sh); done {
 		return code
 	}
@@ -59,17 +74,30 @@ func sendCommand(args []string, sh shell) int {
 		fmt.Fprintln(sh.err, "bridge send:", err)
 		return exitUsage
 	}
-	key, err := sendSecret(*secretFile, sh.environ)
+	address, sign, err := sendForm(*form, *target, *secretFile, *keys, sh.environ)
 	if err != nil {
 		fmt.Fprintln(sh.err, "bridge send:", err)
 		return exitUsage
 	}
+	if sign == nil {
+		fmt.Fprintf(sh.out, "Made %s, and %[1]s.jwks with its public keys.\nStart the bridge with BRIDGE_JWKS_FILE=%[1]s.jwks, then send again.\n", *keys)
+		return exitOK
+	}
+	client, err := sendClient(*ca)
+	if err != nil {
+		fmt.Fprintln(sh.err, "bridge send:", err)
+		return exitUsage
+	}
+	defer client.CloseIdleConnections()
 	if *id == "" {
 		*id = newID()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
-	code, reply, err := post(ctx, *target, key, *id, body)
+	code, reply, err := post(ctx, client, address, sign, *id, body)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		failed.URL = *target // without the token
+	}
 	if err != nil {
 		fmt.Fprintln(sh.err, "bridge send:", err)
 		return exitFailure
@@ -79,6 +107,34 @@ func sendCommand(args []string, sh shell) int {
 		return exitFailure
 	}
 	return exitOK
+}
+
+// sendForm returns where a form of webhooks goes to, and who signs it: nobody when the keys have only now been made.
+func sendForm(form, target, secretFile, keysFile string, environ []string) (address string, sign signer, err error) {
+	switch form {
+	case "v1":
+		key, err := sendSecret(secretFile, environ)
+		return target, static(key), err
+	case "v1a", "jwt":
+	default:
+		return "", nil, fmt.Errorf("--form %q is none of v1, v1a and jwt", form)
+	}
+	keys, made, err := readKeys(keysFile)
+	if err != nil || made {
+		return "", nil, err
+	}
+	if sign = keys.signV1A; form == "jwt" {
+		keys.audience, sign = lookup(environ, "BRIDGE_JWT_AUDIENCE"), keys.signJWT
+	}
+	address, err = withToken(target, environ)
+	return address, sign, err
+}
+
+// static signs with a secret.
+func static(key secret.Text) signer {
+	return func(h http.Header, id string, t time.Time, body []byte) error {
+		return verify.SetHeaders(h, key, id, t, body)
+	}
 }
 
 func sendBody(typ, file string, stdin io.Reader) ([]byte, error) {
@@ -112,6 +168,24 @@ func sendSecret(file string, environ []string) (secret.Text, error) {
 	return secrets[0], err
 }
 
+// sendClient trusts the system's authorities, or those of a file alone.
+func sendClient(ca string) (*http.Client, error) {
+	if ca == "" {
+		return &http.Client{}, nil
+	}
+	content, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := parseCA(content)
+	if err != nil {
+		return nil, fmt.Errorf("--ca %s: %w", ca, err)
+	}
+	return &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+	}}, nil
+}
+
 func lookup(environ []string, name string) string {
 	for _, line := range environ {
 		if value, ok := strings.CutPrefix(line, name+"="); ok {
@@ -130,16 +204,16 @@ func newID() string {
 }
 
 // post signs body and posts it as Gemini does. reply is the body of the answer.
-func post(ctx context.Context, url string, key secret.Text, id string, body []byte) (code int, reply string, err error) {
+func post(ctx context.Context, client *http.Client, url string, sign signer, id string, body []byte) (code int, reply string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	if err := verify.SetHeaders(request.Header, key, id, time.Now(), body); err != nil {
+	if err := sign(request.Header, id, time.Now(), body); err != nil {
 		return 0, "", err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return 0, "", err
 	}

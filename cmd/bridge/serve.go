@@ -15,10 +15,12 @@ import (
 const serveUsage = `Usage: bridge serve
 
 Runs the bridge until SIGTERM or SIGINT; a second signal ends it at once. Settings are environment
-variables: "bridge config" lists them. One is required:
+variables: "bridge config" lists them. One of these is required:
 
   BRIDGE_SIGNING_SECRETS    the webhook's signing secret, whsec_…, which Gemini shows once when the
                             webhook is created; or BRIDGE_SIGNING_SECRETS_FILE
+  BRIDGE_DYNAMIC_TOKENS     for the webhooks of single jobs: the secret end of their path, which you
+                            choose; or BRIDGE_DYNAMIC_TOKENS_FILE. Either of the two, or both
 
 Without BRIDGE_NATS_URL it runs a NATS server of its own, for consumers at 127.0.0.1:4222.
 Health, readiness and metrics are at http://127.0.0.1:9090/healthz, /readyz and /metrics.

@@ -2,67 +2,21 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/gembridge/bridge/pkg/files"
-	"github.com/gembridge/bridge/pkg/ingress/verify"
-	"github.com/gembridge/bridge/pkg/secret"
 	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 )
 
-// secretsFile is the setting whose file is watched.
-const secretsFile = "BRIDGE_SIGNING_SECRETS_FILE"
-
-// newVerifier takes the secrets from the environment, or from their file as long as the bridge runs.
-func newVerifier(cfg *Config, watcher *files.Watcher) (*verify.Verifier, error) {
-	if cfg.SigningSecretsFile == "" {
-		verifier, err := verify.New(verify.Config{Secrets: cfg.SigningSecrets})
-		if err != nil {
-			return nil, fmt.Errorf("BRIDGE_SIGNING_SECRETS: %w", err)
-		}
-		return verifier, nil
-	}
-	var verifier *verify.Verifier
-	apply := func(contents [][]byte) (err error) {
-		secrets := verify.ParseSecrets(contents[0])
-		if verifier != nil {
-			return verifier.SetSecrets(secrets)
-		}
-		verifier, err = verify.New(verify.Config{Secrets: secrets})
-		return err
-	}
-	err := watcher.Watch(secretsFile, []string{cfg.SigningSecretsFile}, apply)
-	return verifier, err // it begins with the setting's name
-}
-
-// natsConn is where the settings say that NATS is; with an empty URL it is the embedded server.
-func natsConn(cfg *Config) (jetstream.Conn, error) {
+// newJetStream connects to the NATS server of the settings, as the files that watcher looks after say, or to the embedded
+// one, if there is one.
+func newJetStream(cfg *Config, embedded *jetstream.Embedded, watcher *files.Watcher, log zerolog.Logger) (sinks.Sink, error) {
 	nats := cfg.NATS
-	token, err := fromFile(nats.Token, nats.TokenFile)
-	if err != nil {
-		return jetstream.Conn{}, fmt.Errorf("BRIDGE_NATS_TOKEN_FILE: %w", err)
-	}
-	password, err := fromFile(nats.Password, nats.PasswordFile)
-	if err != nil {
-		return jetstream.Conn{}, fmt.Errorf("BRIDGE_NATS_PASSWORD_FILE: %w", err)
-	}
-	return jetstream.Conn{
-		URL: nats.URL, Creds: nats.Creds, NKey: nats.NKey, Token: token, User: nats.User, Password: password,
-		TLSCA: nats.TLSCA, TLSCert: nats.TLSCert, TLSKey: nats.TLSKey,
-	}, nil
-}
-
-// newJetStream connects to the NATS server of the settings, or to the embedded one, if there is one.
-func newJetStream(cfg *Config, embedded *jetstream.Embedded, log zerolog.Logger) (sinks.Sink, error) {
-	nats := cfg.NATS
-	conn, err := natsConn(cfg)
+	conn, err := natsConn(cfg, watcher)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +44,10 @@ func (d *daemon) startEmbedded() (*jetstream.Embedded, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := &credentials{watcher: d.watcher}
+	if cfg.Renewed = watched(c, embeddedTokenFile, lineThat(anyLine), d.cfg.NATS.EmbeddedTokenFile); c.err != nil {
+		return nil, c.err
+	}
 	if d.cfg.Journal == "on" {
 		cfg.Lazy, cfg.Reserve = true, int64(d.cfg.JournalMaxBytes)
 	}
@@ -109,29 +67,6 @@ func embeddedConfig(cfg *Config, log zerolog.Logger) (jetstream.EmbeddedConfig, 
 		MaxPayload: int32(min(max(1<<20, maxEvent(cfg)+16<<10), 64<<20)), // with room for headers, and at most what a server takes
 		Log:        log,
 	}, err
-}
-
-func embeddedToken(cfg *Config) (secret.Text, error) {
-	token, err := fromFile(cfg.NATS.EmbeddedToken, cfg.NATS.EmbeddedTokenFile)
-	if err != nil {
-		return secret.Text{}, fmt.Errorf("BRIDGE_NATS_EMBEDDED_TOKEN_FILE: %w", err)
-	}
-	return token, nil
-}
-
-// fromFile returns the first line of path, if there is a path, or value.
-func fromFile(value secret.Text, path string) (secret.Text, error) {
-	if path == "" {
-		return value, nil
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return secret.Text{}, err
-	}
-	if lines := files.Lines(content); len(lines) == 1 {
-		return secret.New(lines[0]), nil
-	}
-	return secret.Text{}, errors.New("the file must hold one line")
 }
 
 // maxEvent is the largest event that a body can become, in bytes: its parts stand in it once as data.original and at
@@ -169,7 +104,13 @@ func reloadFailures(metrics prometheus.Registerer) func(name string) {
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bridge_file_reload_failures_total", Help: "Changed files whose new content could not be used, by setting.",
 	}, []string{"file"})
-	failures.WithLabelValues(secretsFile) // at zero, for alerts need a series that was there before
+	for _, setting := range []string{
+		secretsFile, tokensFile, jwksFile, tlsCert, tlsClientCA,
+		natsCredsFile, natsNKeyFile, natsTokenFile, natsPasswordFile, natsTLSCA, natsTLSCert, embeddedTokenFile,
+		kafkaPasswordFile, kafkaTLSCA, kafkaTLSCert,
+	} {
+		failures.WithLabelValues(setting) // at zero, for alerts need a series that was there before
+	}
 	metrics.MustRegister(failures)
 	return func(name string) { failures.WithLabelValues(name).Inc() }
 }
