@@ -65,7 +65,12 @@ func (c *client) post(n int) (int, error) {
 	b = base64.StdEncoding.AppendEncode(b, c.mac.Sum(nil))
 	b = append(b, "\r\n\r\n"...)
 	c.out = append(b, benchBody...)
-	if _, err := c.conn.Write(c.out); err != nil {
+	return c.send(c.out)
+}
+
+// send sends a request as it is, and returns the status of the reply.
+func (c *client) send(request []byte) (int, error) {
+	if _, err := c.conn.Write(request); err != nil {
 		return 0, err
 	}
 	return c.reply()
@@ -133,6 +138,12 @@ func post(clients []*client, from int) func(caller, n int) error {
 
 // closedLoop calls do from several goroutines, each one call after the other, for a time.
 func closedLoop(callers int, period time.Duration, do func(caller, n int) error) result {
+	return loop(callers, 0, period, do)
+}
+
+// loop is closedLoop, or, with a rate, so many calls per second of all callers together. A caller that is late goes on
+// at once, and its times count from when the call was due.
+func loop(callers int, rate float64, period time.Duration, do func(caller, n int) error) result {
 	taken := make([][]time.Duration, callers)
 	errs := make([]error, callers)
 	var running sync.WaitGroup
@@ -141,6 +152,10 @@ func closedLoop(callers int, period time.Duration, do func(caller, n int) error)
 		running.Go(func() {
 			for n := 0; time.Since(begun) < period; n++ {
 				start := time.Now()
+				if rate > 0 {
+					start = begun.Add(time.Duration(float64(n*callers+i) / rate * float64(time.Second)))
+					time.Sleep(time.Until(start))
+				}
 				if errs[i] = do(i, n); errs[i] != nil {
 					return
 				}

@@ -1,11 +1,12 @@
 // Command bench measures the bridge against what bounds it, in one run, and prints the ratios: the road against an
 // empty net/http handler, the bridge on JetStream against bare publishing from as many goroutines and against itself
-// without its journal, the journal against the disk, and the Kafka sink against the producers of two client libraries.
+// without its journal, the journal against the disk, the bridge beside a flood of forged requests against itself
+// without, and the Kafka sink against the producers of two client libraries.
 // Absolute figures are those of this machine at this moment; the ratios carry over.
 //
 //	go run ./internal/bench [-rounds 3] [-seconds 2] [-only kafka]
 //
-// The part journal needs strace, and the Kafka parts what scripts/kafka-local needs.
+// The part journal needs strace, the part flood taskset and two cores, and the Kafka parts what scripts/kafka-local needs.
 package main
 
 import (
@@ -34,7 +35,7 @@ func main() {
 	url := flag.String("url", "", "of a child's broker; empty is one in the process")
 	callers := flag.Int("callers", 1, "of a child that publishes")
 	topic := flag.String("topic", "", "of a child that speaks Kafka")
-	only := flag.String("only", "", "regular expression of the parts to run: handlers, embedded, separate, journal, append, start, kafka-publish, kafka-catch-up and idle")
+	only := flag.String("only", "", "regular expression of the parts to run: handlers, embedded, separate, journal, append, start, flood, kafka-publish, kafka-catch-up and idle")
 	rounds := flag.Int("rounds", 3, "per figure; the median counts")
 	seconds := flag.Float64("seconds", 2, "per round")
 	flag.Parse()
@@ -84,6 +85,7 @@ func run(b *bench, only string) (err error) {
 		{"journal", b.journal},
 		{"append", b.appends},
 		{"start", b.start},
+		{"flood", b.flood},
 		{"kafka-publish", b.kafkaPublish},
 		{"kafka-catch-up", b.kafkaCatchUp},
 		{"idle", b.idle},
