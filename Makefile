@@ -7,13 +7,15 @@ MAKEFLAGS   += --no-print-directory
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
+FUZZ ?= ./...
 SOAK ?= 240
-LINT := go tool -modfile=tools/go.mod golangci-lint
+TOOL := go tool -modfile=tools/go.mod
+LINT := $(TOOL) golangci-lint
 
-.PHONY: help demo test test-race run kafka-up kafka-down fuzz bench chaos soak lint format build coverage docs
+.PHONY: help demo test test-race run kafka-up kafka-down fuzz bench chaos soak lint format build reproducible sbom vuln coverage docs
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: ## See it work: a broker, a bridge and one webhook of every kind, all in one process
 	go run ./cmd/bridge demo
@@ -44,10 +46,10 @@ kafka-up: ## Start Apache Kafka on 127.0.0.1:9092, without Docker; for more see 
 kafka-down: ## Stop it and delete its data
 	@scripts/kafka-local clean
 
-fuzz: ## Fuzz every target, each for FUZZTIME (10s)
-	@scripts/fuzz $(FUZZTIME)
+fuzz: ## Fuzz every target of FUZZ (./...), each for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME) $(FUZZ)
 
-bench: ## Measure the bridge against bare net/http, JetStream, its disk and other Kafka clients, as ratios (needs strace and Kafka)
+bench: ## Measure the bridge against bare net/http, JetStream, its disk and other Kafka clients, as ratios (needs strace, taskset and Kafka)
 	go run ./internal/bench
 
 chaos: ## Break a loaded bridge and its brokers 300 times, and compare them with a ledger (needs root, strace and Kafka)
@@ -62,8 +64,19 @@ lint: ## Check style, mistakes and the direction of imports
 format: ## Format the code as lint wants it
 	$(LINT) fmt
 
+# The same source, VERSION and release of Go give the same bytes, in a clone and in the image.
 build: ## Build the static binary bin/bridge
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/bridge ./cmd/bridge
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/bridge ./cmd/bridge
+
+reproducible: build ## Build it again, elsewhere and from nothing, and see that the bytes are the same
+	@scripts/reproducible $(VERSION)
+
+sbom: build ## Write bin/bridge.cdx.json, the list of what is in bin/bridge (CycloneDX)
+	@$(TOOL) cyclonedx-gomod bin -json -std -noserial -notimestamp -version $(VERSION) -output bin/bridge.cdx.json bin/bridge
+	@echo bin/bridge.cdx.json
+
+vuln: ## Look for known vulnerabilities in what the bridge calls (needs https://vuln.go.dev)
+	$(TOOL) govulncheck ./...
 
 coverage: ## Show what the last make test covered, function by function
 	@[ -f coverage.out ] || $(MAKE) test
@@ -71,4 +84,4 @@ coverage: ## Show what the last make test covered, function by function
 
 docs: ## Write what is generated into docs/ and README.md
 	go test ./cmd/bridge -run '^(TestConfigurationDoc|TestReadmeTable)$$' -count=1 -update
-	go test ./docs -run '^TestAsyncAPI$$' -count=1 -update
+	go test ./docs -run '^(TestAsyncAPI|TestLicences)$$' -count=1 -update

@@ -151,3 +151,25 @@ func TestVersionsOfGoMod(t *testing.T) {
 		}
 	}
 }
+
+// The image's binary is that of make build: the same flags, and none that brings in where or when it was built.
+func TestBuildsAreTheSame(t *testing.T) {
+	command := regexp.MustCompile(`CGO_ENABLED=0 go build (.*) -ldflags ['"](.*) -X main\.version=\S+['"] -o \S+ (\S+)\n`)
+	var flags [2][]string
+	for i, path := range []string{"Dockerfile", "../Makefile"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		match := command.FindSubmatch(text)
+		if match == nil {
+			t.Fatalf("%s has no go build", path)
+		}
+		for _, part := range match[1:] {
+			flags[i] = append(flags[i], string(part))
+		}
+	}
+	if want := []string{"-trimpath -buildvcs=false", "-s -w", "./cmd/bridge"}; !slices.Equal(flags[0], want) || !slices.Equal(flags[1], want) {
+		t.Errorf("got %q and %q, want %q", flags[0], flags[1], want)
+	}
+}

@@ -193,6 +193,7 @@ func copyFile(from, to string) error {
 func TestImageHoldsOnly(t *testing.T) {
 	want := []string{
 		"/LICENSE -rw-r--r-- root",
+		"/THIRD_PARTY -rw-r--r-- root",
 		"/bridge -rwxr-xr-x root",
 		"/data drwx------ 65532:65532",
 		"/etc/ssl/certs/ca-certificates.crt -rw-r--r-- root",
