@@ -70,7 +70,7 @@ func (f deadFlags) withBroker(sinkFlag string, sh shell, do func(context.Context
 // open finds the broker. Of an embedded one there are three cases: the bridge runs, and is asked; it does not, and its
 // server is started for as long as the command runs; or there is no data here, and the server is elsewhere.
 func (b *deadBroker) open() error {
-	b.read = func() (brokerReader, error) { return newReader(b.cfg, b.sink, true) }
+	b.read = func() (brokerReader, error) { return newReader(b.cfg, readOnce(), b.sink, true) }
 	b.publish = func(ctx context.Context) (publisher, error) { return b.newSink(ctx, nil) }
 	if b.sink != jetstream.Name || b.cfg.NATS.URL != "" {
 		return nil

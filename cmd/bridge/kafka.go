@@ -25,8 +25,8 @@ func newKafka(cfg *Config, watcher *files.Watcher, log zerolog.Logger) (*kafka.S
 	return kafka.New(settings)
 }
 
-func newKafkaReader(cfg *Config, dead bool) (*kafka.Reader, error) {
-	a, err := kafkaAccess(cfg, readOnce())
+func newKafkaReader(cfg *Config, watcher *files.Watcher, dead bool) (*kafka.Reader, error) {
+	a, err := kafkaAccess(cfg, watcher)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/gembridge/bridge/pkg/files"
 	"github.com/gembridge/bridge/pkg/sinks"
 	"github.com/gembridge/bridge/pkg/sinks/jetstream"
 	"github.com/gembridge/bridge/pkg/sinks/kafka"
@@ -17,11 +18,11 @@ type brokerReader interface {
 }
 
 // newReader connects, as a consumer, to the broker that the bridge of the same settings publishes to.
-func newReader(cfg *Config, sink string, dead bool) (brokerReader, error) {
+func newReader(cfg *Config, watcher *files.Watcher, sink string, dead bool) (brokerReader, error) {
 	if sink == kafka.Name {
-		return newKafkaReader(cfg, dead)
+		return newKafkaReader(cfg, watcher, dead)
 	}
-	conn, err := natsConn(cfg, readOnce())
+	conn, err := natsConn(cfg, watcher)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +50,14 @@ func streamName(cfg *Config, dead bool) string {
 
 // readBroker reads from the sink's broker until fn has had enough.
 func readBroker(ctx context.Context, cfg *Config, sink string, dead bool, from sinks.From, fn func(sinks.Record) error) error {
-	reader, err := newReader(cfg, sink, dead)
+	watcher := files.New(files.Config{}) // a tail may outlive the credentials that it began with
+	reader, err := newReader(cfg, watcher, sink, dead)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
+	stop := inBackground(watcher.Run)
+	defer func() { _ = stop(ctx) }()
 	return reader.Read(ctx, from, fn)
 }
 

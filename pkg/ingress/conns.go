@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -47,13 +45,6 @@ func NewListener(l net.Listener, limit int, logger zerolog.Logger) net.Listener 
 	return &listener{Listener: l, limit: limit, log: logger}
 }
 
-// NewTLSListener is NewListener for TLS with this config. The bound counts connections from the moment that they are
-// accepted, those whose handshake is under way included. A handshake has as much time as the head of the first request,
-// of which it is a part: five seconds for both. One that fails is logged at debug level.
-func NewTLSListener(l net.Listener, config *tls.Config, limit int, logger zerolog.Logger) net.Listener {
-	return &listener{Listener: l, limit: limit, log: logger, tls: config}
-}
-
 type listener struct {
 	net.Listener
 	limit int
@@ -65,6 +56,8 @@ type listener struct {
 	strangers list.List // of *conn without an authentic delivery so far, oldest first
 	known     list.List // of *conn with one in the past, the longest past first
 	full      bool      // as logged
+	failures  int       // of handshakes, since they were logged
+	told      time.Time // when they were
 }
 
 // conn is a connection of a listener.
@@ -85,19 +78,6 @@ type conn struct {
 	content bool // the line under way is not empty
 	inBody  bool // the head is complete
 	ahead   int  // lines behind it, of the body or of the next head: net/http may have some in its buffer
-}
-
-// socket is what a conn reads from in the end.
-type socket struct {
-	net.Conn
-	waiting atomic.Bool // for the sender
-}
-
-func (s *socket) Read(p []byte) (int, error) {
-	s.waiting.Store(true)
-	n, err := s.Conn.Read(p)
-	s.waiting.Store(false)
-	return n, err
 }
 
 // Accept returns the next connection.
@@ -146,7 +126,8 @@ func (l *listener) add(c *conn) (evicted *conn) {
 		if l.known.Len() > 0 && l.strangers.Len() <= l.limit/2 {
 			from = &l.known
 		}
-		if evicted = oldest(from); evicted == nil && pause > maxPause {
+		var behind bool
+		if evicted, behind = oldest(from); evicted == nil && (!behind || pause > maxPause) {
 			evicted = from.Front().Value.(*conn)
 		}
 		if evicted != nil {
@@ -163,33 +144,18 @@ func (l *listener) add(c *conn) (evicted *conn) {
 	}
 }
 
-// oldest is the first of a list whose sender is the one to be waited for. It is nil when there is none: listening goes
-// faster than serving, and on a busy machine nobody may have had a turn yet. Then the listener has to wait, while the
-// system keeps who comes.
-func oldest(of *list.List) *conn {
+// oldest is the first of a list whose sender is the one to be waited for, or nil when there is none. behind says that some
+// have not had a turn yet: listening goes faster than serving, most of all on a busy machine. Then it is the listener that has
+// to wait, while the system keeps who comes.
+func oldest(of *list.List) (found *conn, behind bool) {
 	for e, n := of.Front(), 0; e != nil && n < maxPassed; e, n = e.Next(), n+1 {
-		if c := e.Value.(*conn); c.raw.waiting.Load() && !c.raw.readable() {
-			return c
+		c := e.Value.(*conn)
+		if c.raw.waiting.Load() && !c.raw.readable() {
+			return c, false
 		}
+		behind = behind || !c.raw.served.Load()
 	}
-	return nil
-}
-
-// readable tells whether something has arrived that the server has not read yet.
-func (s *socket) readable() (found bool) {
-	raw, ok := s.Conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	control, err := raw.SyscallConn()
-	if err != nil {
-		return false
-	}
-	err = control.Control(func(fd uintptr) {
-		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		found = err == nil && n > 0
-	})
-	return found && err == nil
+	return nil, behind
 }
 
 func (c *conn) enter(where *list.List) {
@@ -280,6 +246,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.Conn.Read(p)
+	c.raw.kept = 0
 	rest := p[:n]
 	for !c.inBody && len(rest) > 0 {
 		line, after, ended := bytes.Cut(rest, []byte{'\n'})
@@ -300,19 +267,6 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.ahead += bytes.Count(rest, []byte{'\n'})
 	return n, err
-}
-
-// greet makes the TLS handshake that must come before anything else. It fails again when it has failed.
-func (c *conn) greet() error {
-	if c.greeted {
-		return nil
-	}
-	c.greeted = true
-	err := c.Conn.(*tls.Conn).Handshake()
-	if err != nil {
-		c.in.log.Debug().Err(err).Stringer("remote", c.RemoteAddr()).Msg("TLS handshake failed")
-	}
-	return err
 }
 
 type connKey struct{}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -79,4 +80,29 @@ func TestBoundCountsHandshakes(t *testing.T) {
 		}
 	}
 	deliver("msg_2")
+}
+
+// A handshake message that does not end is not kept: crypto/tls alone would take a quarter of a megabyte of it.
+func TestEndlessHandshakeMessage(t *testing.T) {
+	hello := append([]byte{22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff}, make([]byte, 16<<10-4)...) // of 64 KiB, in records of 16
+	more := append([]byte{22, 3, 1, 0x40, 0}, make([]byte, 16<<10)...)
+	r := newRig(t)
+	r.serveTLS(t, 4)
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for _, record := range [][]byte{hello, more, more} {
+		if _, err := c.Write(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second)) // less than a handshake may take
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("three quarters of a message are taken: %v", err)
+	}
+	if n := strings.Count(r.log.String(), "TLS handshakes failed"); n != 1 {
+		t.Errorf("said %d times, want once: %s", n, r.log.String())
+	}
 }

@@ -21,7 +21,7 @@ type Conn struct {
 	URL string // nats://, tls://, ws:// or wss://, several by comma; may hold user:password or a token
 
 	Creds func() secret.Text // a user's JWT and seed, in the form of a credentials file
-	NKey  func() secret.Text // a user's seed
+	NKey  func() secret.Text // a user's seed; a new one is shown when the old one is refused
 
 	User     string
 	Password secret.Text

@@ -17,6 +17,9 @@ const (
 	clockSkew = 10 * time.Minute
 	// followerQuiet is for how long an interruption is nobody's concern: leaders move, brokers are restarted.
 	followerQuiet = time.Second
+	// tailPatience is for how long records are waited for that not all replicas have. With too few of them in sync, they
+	// cannot be read before others are back, and the other partitions shall not wait for that.
+	tailPatience = 10 * time.Second
 	// Bounds of the time between attempts. Most of them ask only what metadata says.
 	minFollowerPause, maxFollowerPause = 25 * time.Millisecond, 250 * time.Millisecond
 )
@@ -45,6 +48,9 @@ type followerConfig struct {
 // was set back, a topic that was deleted and created anew). The newest record that the bridge itself was acknowledged
 // must be there too, for it may not have been read yet. If not, the index forgets the partition, the sink's owner hears
 // of it, and the window is read again. That old records leave changes nothing.
+//
+// A log is read to its end on the leader. What a bridge that was killed had sent a moment before may be there, and
+// cannot be read before the other replicas have it.
 type follower struct {
 	cfg   followerConfig
 	again chan struct{} // asks the session to look at the ends
@@ -65,11 +71,37 @@ type follower struct {
 
 // part is how far a partition is read.
 type part struct {
+	goal
 	next   int64 // offset of the record to read next; −1 when that is to be found by time
-	end    int64 // what next must reach
 	marked bool  // mark is that of the batch before next
 	mark   mark
 	check  bool // that batch is to be read again first
+}
+
+// goal is how far a partition is to be read.
+type goal struct {
+	end      int64     // what next must reach
+	readable int64     // where it ends for those who read
+	tail     time.Time // since when the leader's log has gone on beyond that; zero if it does not
+}
+
+// aim takes over where the log ends, for those who read and on its leader. What only the leader has is waited for: it comes
+// within moments, or not before a replica is back.
+func (g *goal) aim(readable, appended int64, now time.Time) {
+	if appended <= readable {
+		g.tail = time.Time{}
+	} else if g.tail.IsZero() || readable > g.readable {
+		g.tail = now
+	}
+	g.readable = readable
+	g.end = max(g.end, readable)
+	if !g.tail.IsZero() && !g.overdue(now) {
+		g.end = max(g.end, appended)
+	}
+}
+
+func (g *goal) overdue(now time.Time) bool {
+	return !g.tail.IsZero() && now.Sub(g.tail) >= tailPatience
 }
 
 // acked is a record that the broker has acknowledged to this process.

@@ -18,6 +18,10 @@ func TestNotReplicatedYet(t *testing.T) {
 	c.CreateTopic(topic, 1, nil)
 	c.AwaitInSync(topic, 0)
 	b.write(topic, 0, 0, ids("old")...)
+	all := c.Topic() // can be read only from what all replicas have
+	c.CreateTopic(all, 2, map[string]string{"min.insync.replicas": "3"})
+	c.AwaitInSync(all, 0)
+	c.AwaitInSync(all, 1)
 	running := follow(t, c.Bootstrap(), topic, day)
 	running.ready()
 
@@ -25,16 +29,20 @@ func TestNotReplicatedYet(t *testing.T) {
 	c.Pause(slow)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	res, err := b.Produce(ctx, &kafka.ProduceRequest{
-		Topic: topic, RequiredAcks: kafka.RequireOne, Records: kafka.NewRecordReader(ids("in doubt")[0].kafka()),
-	})
-	if err != nil || res.Error != nil {
-		t.Fatal(err, res)
+	var first int64 // of topic
+	for _, topic := range []string{all, topic} {
+		res, err := b.Produce(ctx, &kafka.ProduceRequest{
+			Topic: topic, RequiredAcks: kafka.RequireOne, Records: kafka.NewRecordReader(ids("in doubt")[0].kafka()),
+		})
+		if err != nil || res.Error != nil {
+			t.Fatal(err, res)
+		}
+		first = res.BaseOffset
 	}
 	started := follow(t, c.Bootstrap(), topic, day)
 	running.reread()
-	if end := b.end(topic, 0); end != res.BaseOffset {
-		t.Fatalf("%d records can be read already, of %d: this shows nothing", end, res.BaseOffset+1)
+	if end := b.end(topic, 0); end != first {
+		t.Fatalf("%d records can be read already, of %d: this shows nothing", end, first+1)
 	}
 	for _, f := range []*following{started, running} {
 		f.ready()
@@ -42,5 +50,13 @@ func TestNotReplicatedYet(t *testing.T) {
 			t.Error("caught up without the record at the end of the leader's log")
 		}
 	}
+	// Others do not wait for one partition that has too few replicas.
+	stuck := follow(t, c.Bootstrap(), all, day)
+	stuck.ready()
+	stuck.hasNot("in doubt")
+	if n := stuck.log.count("partition 0: 1 records have been on the leader alone"); n != 1 {
+		t.Errorf("said %d times that a replica is missing; want 1", n)
+	}
 	c.Resume(slow)
+	stuck.has(0, 0, "in doubt")
 }

@@ -99,7 +99,7 @@ func (r *reader) take(all []fetched) error {
 		stuck = stuck && p == before
 		brought += len(got.records)
 		r.mu.Lock()
-		p.end = r.parts[got.partition].end
+		p.goal = r.parts[got.partition].goal
 		r.parts[got.partition] = p
 		r.settle()
 		r.mu.Unlock()
@@ -129,7 +129,7 @@ func (r *reader) takePart(got fetched, p *part) error {
 			p.check = false
 			if b.first < p.next && b.mark() != p.mark {
 				r.forget(got.partition, errors.New("the batch that was read last is another now"))
-				*p = part{end: p.end, next: -1}
+				*p = part{goal: p.goal, next: -1}
 				return errMoved
 			}
 		}
@@ -151,7 +151,7 @@ func (r *reader) takePart(got fetched, p *part) error {
 			})
 			if other {
 				r.forget(got.partition, fmt.Errorf("the record at %d is another than was acknowledged", ack.offset))
-				*p = part{end: p.end, next: -1}
+				*p = part{goal: p.goal, next: -1}
 				return errMoved
 			}
 		}

@@ -130,12 +130,13 @@ func (s *session) begin(ctx context.Context) error {
 		p := parts[id]
 		// The batch before next must be there to be looked at.
 		if p.check = p.marked && p.next > starts[id]; !p.check {
-			p = part{next: byTime[id]}
+			p = part{next: byTime[id], goal: p.goal}
 			if p.next < 0 {
 				p.next = end
 			}
 		}
-		p.end = max(end, appended[id])
+		p.end = 0
+		p.aim(end, appended[id], time.Now())
 		parts[id] = p
 	}
 	s.mu.Lock()
@@ -222,10 +223,15 @@ func (s *session) moved(now []metadata.ResponsePartition) bool {
 
 // aim looks at the ends whenever it is asked to. It returns when they cannot be had.
 func (s *session) aim(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case now := <-tick.C:
+			s.giveUp(now)
+			continue
 		case <-s.again:
 		}
 		s.mu.Lock()
@@ -241,11 +247,29 @@ func (s *session) aim(ctx context.Context) error {
 		}
 		s.mu.Lock()
 		for id, p := range s.parts {
-			p.end = max(p.end, ends[id], appended[id])
+			p.aim(ends[id], appended[id], time.Now())
 			s.parts[id] = p
 		}
 		s.seen = asked
 		s.settle()
 		s.mu.Unlock()
 	}
+}
+
+// giveUp no longer waits for what cannot be read.
+func (s *session) giveUp(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, p := range s.parts {
+		if !p.overdue(now) || p.end <= p.readable {
+			continue
+		}
+		if p.next < p.end {
+			s.cfg.Log.Warn().Msgf("topic %s, partition %d: %d records have been on the leader alone for %s, so too few replicas are in sync; until that is mended their ids are not known",
+				s.cfg.Topic, id, p.end-p.readable, tailPatience)
+		}
+		p.end = p.readable
+		s.parts[id] = p
+	}
+	s.settle()
 }

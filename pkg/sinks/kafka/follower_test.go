@@ -129,7 +129,7 @@ func TestFollowerWaitEnds(t *testing.T) {
 		synctest.Wait()
 		f.mu.Lock()
 		f.live = true
-		f.parts = map[int32]part{0: {next: 5, end: 5}, 1: {next: 5, end: 100_005}, 2: {next: 7, end: 7, check: true}, 3: {next: 10, end: 20_010}}
+		f.parts = map[int32]part{0: {next: 5, goal: goal{end: 5}}, 1: {next: 5, goal: goal{end: 100_005}}, 2: {next: 7, goal: goal{end: 7}, check: true}, 3: {next: 10, goal: goal{end: 20_010}}}
 		f.mu.Unlock()
 		time.Sleep(time.Second)
 		synctest.Wait()
