@@ -127,7 +127,7 @@ func (l *listener) add(c *conn) (evicted *conn) {
 			from = &l.known
 		}
 		var behind bool
-		if evicted, behind = oldest(from); evicted == nil && (!behind || pause > maxPause) {
+		if evicted, behind = oldest(from, c); evicted == nil && (!behind || pause > maxPause) {
 			evicted = from.Front().Value.(*conn)
 		}
 		if evicted != nil {
@@ -145,15 +145,15 @@ func (l *listener) add(c *conn) (evicted *conn) {
 }
 
 // oldest is the first of a list whose sender is the one to be waited for, or nil when there is none. behind says that some
-// have not had a turn yet: listening goes faster than serving, most of all on a busy machine. Then it is the listener that has
-// to wait, while the system keeps who comes.
-func oldest(of *list.List) (found *conn, behind bool) {
+// have not had a turn yet, beside the newest: listening goes faster than serving, most of all on a busy machine. Then it is the
+// listener that has to wait, while the system keeps who comes.
+func oldest(of *list.List, newest *conn) (found *conn, behind bool) {
 	for e, n := of.Front(), 0; e != nil && n < maxPassed; e, n = e.Next(), n+1 {
 		c := e.Value.(*conn)
 		if c.raw.waiting.Load() && !c.raw.readable() {
 			return c, false
 		}
-		behind = behind || !c.raw.served.Load()
+		behind = behind || c != newest && !c.raw.served.Load()
 	}
 	return nil, behind
 }
