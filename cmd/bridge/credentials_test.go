@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// A broker gets other credentials, and the bridge logs in with what its file says by then.
+// A broker gets other credentials, and the bridge logs in with what its file says by then. So does bridge tail.
 func TestCredentialsChange(t *testing.T) {
 	t.Parallel()
 	const next = "the-next-credential"
@@ -27,6 +27,17 @@ func TestCredentialsChange(t *testing.T) {
 			b := launch(t, remote(t, broker.url(), c.setting+"="+path, c.more, "BRIDGE_JOURNAL=off")).up(t).connected(t)
 			body := sample(t, "batch.succeeded")
 			b.must(t, "published", "msg_1", body)
+			tail := command(t, []string{"BRIDGE_NATS_URL=" + broker.url(), c.setting + "=" + path, c.more}, "tail", "--from", "start")
+			printed := func(n int) {
+				t.Helper()
+				eventually(t, func() error {
+					if len(tail.out.lines()) < n {
+						return fmt.Errorf("bridge tail has printed %d events, want %d", len(tail.out.lines()), n)
+					}
+					return nil
+				})
+			}
+			printed(1)
 
 			replace(t, path, natsToken+"\n"+next+"\n", true) // which is it?
 			b.log.line(t, `"level":"error"`, c.setting, "must hold one line")
@@ -45,6 +56,8 @@ func TestCredentialsChange(t *testing.T) {
 			broker.start(t)
 			b.connected(t)
 			b.must(t, "published", "msg_3", body)
+			printed(3) // with the new one, too
+			tail.stop(t)
 			for _, secret := range []string{natsToken, next} {
 				if lines := b.log.lines(secret); len(lines) > 0 {
 					t.Errorf("%q is in the log: %q", secret, lines)

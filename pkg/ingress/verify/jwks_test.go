@@ -125,6 +125,10 @@ func pass(d time.Duration) {
 // outcome is what becomes of a v1a delivery signed by one of the vectors' keys: "accepted", "503", or the reason.
 func outcome(v *verify.Verifier, key int) string {
 	_, err := v.VerifyDynamic(tokenA, headers(id, timestamp, signV1A(edPrivate(key), id, timestamp, payload)), []byte(payload))
+	return outcomeOf(err)
+}
+
+func outcomeOf(err error) string {
 	switch failure, ok := errors.AsType[*verify.Failure](err); {
 	case err == nil:
 		return "accepted"

@@ -1,7 +1,6 @@
 package verify_test
 
 import (
-	"errors"
 	"maps"
 	"net/http"
 	"sync"
@@ -51,15 +50,7 @@ func jwtOutcome(t *testing.T, j *verify.JWKS) func() string {
 	v := newDynamic(t, dynamicAt, j)
 	return func() string {
 		_, err := v.VerifyDynamic(tokenA, headers("msg_1", "1", goodJWT()), nil)
-		switch failure, ok := errors.AsType[*verify.Failure](err); {
-		case err == nil:
-			return "accepted"
-		case errors.Is(err, verify.ErrNoKeys):
-			return "503"
-		case ok:
-			return string(failure.Reason)
-		}
-		return err.Error()
+		return outcomeOf(err)
 	}
 }
 
