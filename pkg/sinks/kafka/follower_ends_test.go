@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/segmentio/kafka-go"
@@ -12,46 +13,38 @@ import (
 // TestNotReplicatedYet: what a bridge had sent when it was killed may be in the leader's log, and not be readable before the
 // other replicas have it. A follower has not caught up before it has read that: else it would be stored again.
 func TestNotReplicatedYet(t *testing.T) {
-	// Nobody must be put out of sync before the follower has looked.
-	c := kafkatest.Start(t, kafkatest.Options{Nodes: 3, Set: map[string]string{"broker.session.timeout.ms": "9000"}})
+	// A node that is paused stays in sync.
+	c := kafkatest.Start(t, kafkatest.Options{Nodes: 3, Set: map[string]string{"broker.session.timeout.ms": "60000"}})
 	b, topic := dial(t, c), c.Topic()
 	c.CreateTopic(topic, 1, nil)
-	c.AwaitInSync(topic, 0)
 	b.write(topic, 0, 0, ids("old")...)
-	all := c.Topic() // can be read only from what all replicas have
-	c.CreateTopic(all, 2, map[string]string{"min.insync.replicas": "3"})
-	c.AwaitInSync(all, 0)
-	c.AwaitInSync(all, 1)
 	running := follow(t, c.Bootstrap(), topic, day)
 	running.ready()
 
-	slow := c.Leader(topic, 0)%3 + 1
-	c.Pause(slow)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	var first int64 // of topic
-	for _, topic := range []string{all, topic} {
-		res, err := b.Produce(ctx, &kafka.ProduceRequest{
-			Topic: topic, RequiredAcks: kafka.RequireOne, Records: kafka.NewRecordReader(ids("in doubt")[0].kafka()),
-		})
-		if err != nil || res.Error != nil {
-			t.Fatal(err, res)
-		}
-		first = res.BaseOffset
-	}
+	slow := pauseFollower(c, topic, 1)
+	end := b.writeToLeader(topic, "in doubt")
 	started := follow(t, c.Bootstrap(), topic, day)
 	running.reread()
-	if end := b.end(topic, 0); end != first {
-		t.Fatalf("%d records can be read already, of %d: this shows nothing", end, first+1)
+	for _, f := range []*following{started, running} {
+		f.asks()
 	}
+	if got := b.end(topic, 0); got != end {
+		t.Fatalf("%d records can be read already, of %d: this shows nothing", got, end+1)
+	}
+	c.Resume(slow)
 	for _, f := range []*following{started, running} {
 		f.ready()
 		if _, found := f.index.find("in doubt"); !found {
 			t.Error("caught up without the record at the end of the leader's log")
 		}
 	}
-	// Others do not wait for one partition that has too few replicas.
-	stuck := follow(t, c.Bootstrap(), all, day)
+
+	// The other partitions do not wait for one that has too few replicas.
+	topic = c.Topic()
+	c.CreateTopic(topic, 2, map[string]string{"min.insync.replicas": "3"})
+	slow = pauseFollower(c, topic, 2)
+	b.writeToLeader(topic, "in doubt")
+	stuck := follow(t, c.Bootstrap(), topic, day)
 	stuck.ready()
 	stuck.hasNot("in doubt")
 	if n := stuck.log.count("partition 0: 1 records have been on the leader alone"); n != 1 {
@@ -59,4 +52,32 @@ func TestNotReplicatedYet(t *testing.T) {
 	}
 	c.Resume(slow)
 	stuck.has(0, 0, "in doubt")
+}
+
+// pauseFollower pauses a node that leads none of a topic's partitions, all of whose replicas are in sync.
+func pauseFollower(c *kafkatest.Cluster, topic string, partitions int) (node int) {
+	var leaders []int
+	for p := range partitions {
+		c.AwaitInSync(topic, p)
+		leaders = append(leaders, c.Leader(topic, p))
+	}
+	for node = 1; slices.Contains(leaders, node); {
+		node++
+	}
+	c.Pause(node)
+	return node
+}
+
+// writeToLeader stores a record without waiting for other replicas, and returns its offset.
+func (b broker) writeToLeader(topic, id string) int64 {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	res, err := b.Produce(ctx, &kafka.ProduceRequest{
+		Topic: topic, RequiredAcks: kafka.RequireOne, Records: kafka.NewRecordReader(ids(id)[0].kafka()),
+	})
+	if err != nil || res.Error != nil {
+		b.t.Fatal(err, res)
+	}
+	return res.BaseOffset
 }

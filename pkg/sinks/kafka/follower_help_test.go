@@ -129,16 +129,23 @@ func (f *following) hasNot(ids ...string) {
 	}
 }
 
-// idle checks that the broker holds the follower's fetches, at the end of the log. One broker leads all partitions.
-func (f *following) idle() {
+// asks waits until the follower has sent four more fetches: it has seen what there was when they began.
+func (f *following) asks() {
 	f.t.Helper()
-	start, before := time.Now(), f.fetches.Load()
+	before := f.fetches.Load()
 	await(f.t, func() error {
 		if n := f.fetches.Load() - before; n < 4 {
 			return fmt.Errorf("%d fetches", n)
 		}
 		return nil
 	})
+}
+
+// idle checks that the broker holds the follower's fetches, at the end of the log. One broker leads all partitions.
+func (f *following) idle() {
+	f.t.Helper()
+	start := time.Now()
+	f.asks()
 	if took := time.Since(start); took < 2*fetchWait {
 		f.t.Errorf("four fetches took %v; want that each is held for %v", took, fetchWait)
 	}
