@@ -24,7 +24,7 @@ demo: ## See it work: a broker, a bridge and one webhook of every kind, all in o
 test: ## Run the test suite on real brokers, with the race detector and coverage
 	@scripts/kafka-local tool topics --version
 	@rm -f kafka.out
-	go test -race -timeout 30m -p 1 -coverprofile=coverage.out ./...
+	go test -race -timeout 60m -p 1 -coverprofile=coverage.out ./...
 	@sort kafka.out
 
 test-race: ## Run the suite three times in random order, to hunt for races

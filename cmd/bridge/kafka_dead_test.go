@@ -54,7 +54,7 @@ func TestKafkaDead(t *testing.T) {
 // TestKafkaAwaySpools: senders hear 202 while Kafka is away, and it gets all of it.
 func TestKafkaAwaySpools(t *testing.T) {
 	cluster := kafkatest.Start(t, kafkatest.Options{})
-	environ := withKafka(t, cluster.Bootstrap(), "gemini.events", "BRIDGE_JOURNAL=on", "BRIDGE_ACK_TIMEOUT=1s")
+	environ := withKafka(t, cluster.Bootstrap(), "gemini.events", "BRIDGE_JOURNAL=on", "BRIDGE_ACK_TIMEOUT=10s")
 	b := launch(t, environ).up(t).kafkaUp(t)
 	b.must(t, "published", "msg_before", ofJob(0))
 	cluster.Stop(1)

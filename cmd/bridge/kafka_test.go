@@ -81,7 +81,7 @@ func TestBothSinks(t *testing.T) {
 	cluster := kafkatest.Shared(t, kafkatest.Options{})
 	nats := newBroker(t)
 	nats.start(t)
-	environ := withKafka(t, cluster.Bootstrap(), cluster.Topic(), "BRIDGE_SINK=nats,kafka", "BRIDGE_NATS_URL="+nats.url(), "BRIDGE_ACK_TIMEOUT=2s")
+	environ := withKafka(t, cluster.Bootstrap(), cluster.Topic(), "BRIDGE_SINK=nats,kafka", "BRIDGE_NATS_URL="+nats.url(), "BRIDGE_ACK_TIMEOUT=10s")
 	environ = slices.DeleteFunc(environ, func(line string) bool { return line == ample || line == "BRIDGE_SINK=kafka" })
 	b := launch(t, environ).up(t)
 	b.becomes(t, 200, "nats", "kafka")

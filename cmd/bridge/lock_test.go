@@ -47,7 +47,7 @@ func TestOneProcessPerDataDir(t *testing.T) {
 		t.Fatal("the first one has no process of its own")
 	}
 
-	refused, public, admin := second(t, environ, "BRIDGE_SHUTDOWN_TIMEOUT=1s")
+	refused, public, admin := second(t, environ, "BRIDGE_SHUTDOWN_TIMEOUT=5s")
 	b := launch(t, refused)
 	b.admin = "http://" + admin
 	b.becomes(t, http.StatusServiceUnavailable, "{Name:bridge State:down", "starting", "held by process "+pid, "BRIDGE_DATA_DIR")

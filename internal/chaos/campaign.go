@@ -110,7 +110,7 @@ func (r *run) suffer(ctx context.Context, w *world, seed uint64, plan []kind) (p
 			return append(past, h), wrong, nil // what follows would say nothing
 		}
 		var refusals map[string]int
-		h.refused, refusals = w.refusals(first)
+		h.refused, refusals = w.refusals(first, h.begun)
 		if k.accepts && journaled && h.refused > 0 {
 			wrong = append(wrong, fmt.Sprintf("fault %d, %s at %s: the endpoint did not go on answering 2xx: %v", i+1, k.name, h.begun.Format(clock), refusals))
 		}
@@ -147,11 +147,12 @@ func (w *world) recover(ctx context.Context, first int, h *happened) error {
 	return nil
 }
 
-// refusals counts, from answer number first on, what was not 2xx, less the senders that left by themselves.
-func (w *world) refusals(first int) (n int, by map[string]int) {
+// refusals counts, from answer number first on, what was asked after a time and not answered 2xx, less the senders that left
+// by themselves.
+func (w *world) refusals(first int, after time.Time) (n int, by map[string]int) {
 	by = map[string]int{}
 	for _, a := range w.book.Answers(first) {
-		if !a.OK() && a.Result != callerLeft {
+		if !a.OK() && a.Result != callerLeft && a.Begun.After(after) {
 			by[fmt.Sprint(a.Code, " ", a.Result)]++
 			n++
 		}

@@ -52,7 +52,7 @@ func TestSmoke(t *testing.T) {
 	r := newRun(t)
 	r.faults = 12
 	r.kinds = regexp.MustCompile("^(bridge killed|bridge stopped|second process|senders' clocks|journal's last|journal's bit)")
-	wrong, err := campaign("embedded NATS", setting{embedded: true}, r.faults)(t.Context(), r, filepath.Join(r.dir, "smoke"), 7)
+	wrong, err := campaign("embedded NATS", setting{embedded: true, env: []string{"BRIDGE_ACK_TIMEOUT=8s"}}, r.faults)(t.Context(), r, filepath.Join(r.dir, "smoke"), 7)
 	if err != nil || len(wrong) > 0 {
 		t.Errorf("%v\n%s", err, strings.Join(wrong, "\n"))
 	}

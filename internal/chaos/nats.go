@@ -219,7 +219,7 @@ func withStream(ctx context.Context, url, name string, do func(jetstream.Stream)
 }
 
 func withJetStream(url string, do func(jetstream.JetStream) error) error {
-	nc, err := nats.Connect(url, nats.Timeout(time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(url, nats.Timeout(10*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return err
 	}

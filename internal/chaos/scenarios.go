@@ -113,7 +113,7 @@ func away(s setting) doer {
 		if wrong = append(wrong, more...); err != nil {
 			return wrong, err
 		}
-		if n, by := w.refusals(0); n > 0 {
+		if n, by := w.refusals(0, time.Time{}); n > 0 {
 			wrong = append(wrong, fmt.Sprintf("%d requests were not answered 2xx: %v", n, by))
 		}
 		more, err = w.disagreements()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
@@ -53,7 +54,7 @@ func put(t testing.TB, c *kafkatest.Cluster, topic, value string) {
 		switch {
 		case err == nil:
 			return
-		case ctx.Err() != nil || (dial == nil || dial.Op != "dial") && !errors.Is(err, kafka.NotLeaderForPartition) && !errors.Is(err, kafka.LeaderNotAvailable):
+		case ctx.Err() != nil || (dial == nil || dial.Op != "dial") && !errors.Is(err, protocol.ErrNoLeader) && !errors.Is(err, kafka.BrokerNotAvailable) && !errors.Is(err, kafka.NotLeaderForPartition) && !errors.Is(err, kafka.LeaderNotAvailable):
 			t.Fatalf("produce %s: %v", value, err)
 		}
 	}

@@ -75,41 +75,59 @@ func (c *Cluster) served(ctx context.Context, client *kafka.Client, topic string
 
 // Leader returns the node that leads a partition, by the first node that answers. After a crash that may be the crashed
 // one, until its session has ended.
-func (c *Cluster) Leader(topic string, partition int) int {
-	c.t.Helper()
-	return c.await(topic, partition, func(kafka.Partition) bool { return true }).Leader.ID
-}
-
-// AwaitInSync waits until all replicas of a partition are in sync, so that any one of them can be taken away.
-func (c *Cluster) AwaitInSync(topic string, partition int) {
-	c.t.Helper()
-	c.await(topic, partition, func(p kafka.Partition) bool { return len(p.Isr) == len(p.Replicas) })
-}
-
-func (c *Cluster) await(topic string, partition int, ok func(kafka.Partition) bool) (found kafka.Partition) {
+func (c *Cluster) Leader(topic string, partition int) (node int) {
 	c.t.Helper()
 	ctx, client, done := c.client()
 	defer done()
-	c.until(ctx, fmt.Sprintf("partition %d of %s", partition, topic), func(bool) error {
+	c.until(ctx, fmt.Sprintf("leader of partition %d of %s", partition, topic), func(bool) error {
 		var errs []error
 		for _, addr := range c.Bootstrap() {
-			try, cancel := context.WithTimeout(ctx, 2*time.Second)
-			led, err := c.partitions(try, client, addr, topic)
-			cancel()
-			for _, p := range led {
-				if p.ID == partition && ok(p) {
-					found = p
-					return nil
-				}
-			}
+			p, err := c.partition(ctx, client, addr, topic, partition)
 			if err == nil {
-				err = fmt.Errorf("knows %v", led)
+				node = p.Leader.ID
+				return nil
 			}
-			errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
 	})
-	return found
+	return node
+}
+
+// AwaitInSync waits until all replicas of a partition are in sync, so that any one of them can be taken away. All nodes must
+// say so: one that was away may tell of what was before.
+func (c *Cluster) AwaitInSync(topic string, partition int) {
+	c.t.Helper()
+	ctx, client, done := c.client()
+	defer done()
+	c.until(ctx, fmt.Sprintf("partition %d of %s in sync", partition, topic), func(bool) error {
+		for _, addr := range c.Bootstrap() {
+			p, err := c.partition(ctx, client, addr, topic, partition)
+			if err != nil {
+				return err
+			}
+			if len(p.Isr) < len(p.Replicas) {
+				return fmt.Errorf("%s knows %v", addr, p)
+			}
+		}
+		return nil
+	})
+}
+
+// partition returns what one node knows of a partition that has a leader.
+func (c *Cluster) partition(ctx context.Context, client *kafka.Client, addr, topic string, partition int) (kafka.Partition, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	led, err := c.partitions(ctx, client, addr, topic)
+	if err != nil {
+		return kafka.Partition{}, fmt.Errorf("%s: %w", addr, err)
+	}
+	for _, p := range led {
+		if p.ID == partition {
+			return p, nil
+		}
+	}
+	return kafka.Partition{}, fmt.Errorf("%s knows %v", addr, led)
 }
 
 // partitions returns those partitions of a topic that have a leader, as one node knows them.
@@ -132,7 +150,7 @@ func (c *Cluster) partitions(ctx context.Context, client *kafka.Client, addr, to
 // client returns a client and a minute for it. Done leaves no connection and no goroutine.
 func (c *Cluster) client() (ctx context.Context, client *kafka.Client, done func()) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
-	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond}
+	transport := &kafka.Transport{MetadataTTL: 250 * time.Millisecond}
 	client = &kafka.Client{Addr: kafka.TCP(c.Bootstrap()...), Transport: transport}
 	return ctx, client, func() {
 		cancel()

@@ -34,6 +34,7 @@ func (m *model) script() {
 		if m.log.Close() != nil || m.open() != nil {
 			return
 		}
+		m.check(true) // what failed and is there all the same is a record like the others
 	}
 	m.append(3)
 }

@@ -3,7 +3,6 @@ package jetstream_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -20,18 +19,12 @@ import (
 // startCluster starts three servers that know each other.
 func startCluster(t *testing.T) []*broker {
 	t.Helper()
-	// Routes must be known before the first server starts: three ports that are free now.
+	// Routes must be known before the first server starts.
 	var ports []int
 	var routes []string
 	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, freePort(t))
 		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", ports[len(ports)-1]))
-		l.Close()
 	}
 	var all []*broker
 	for i, port := range ports {

@@ -66,7 +66,7 @@ func (s *strangers) connect() (nc *nats.Conn, js natsjs.JetStream, errs chan err
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(nc.Close)
-	if js, err = natsjs.New(nc); err != nil {
+	if js, err = natsjs.New(nc, natsjs.WithDefaultTimeout(time.Minute)); err != nil {
 		s.t.Fatal(err)
 	}
 	return nc, js, errs
@@ -645,15 +645,16 @@ func TestStrangersCannotInjectByReply(t *testing.T) {
 // and what the consumers "c" had to deliver.
 func (s *strangers) settle(nc *nats.Conn, js natsjs.JetStream) {
 	s.t.Helper()
+	ctx := ctxOf(s.t, 2*time.Minute)
 	for _, stream := range []string{"GEMINI", "GEMINI_DEAD"} {
-		consumer, err := js.CreateConsumer(s.t.Context(), stream, natsjs.ConsumerConfig{AckPolicy: natsjs.AckExplicitPolicy})
+		consumer, err := js.CreateConsumer(ctx, stream, natsjs.ConsumerConfig{AckPolicy: natsjs.AckExplicitPolicy})
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		if _, err := consumer.Next(natsjs.FetchMaxWait(5 * time.Second)); err != nil {
 			s.t.Fatal(err)
 		}
-		if _, err := js.Consumer(s.t.Context(), stream, "c"); err != nil {
+		if _, err := js.Consumer(ctx, stream, "c"); err != nil {
 			s.t.Fatal(err)
 		}
 	}

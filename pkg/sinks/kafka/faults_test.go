@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -137,6 +138,13 @@ func TestRefusesToConnect(t *testing.T) {
 	c := kafkatest.Shared(t, kafkatest.Options{})
 	foreign := foreignCA(t)
 	falseCert, falseKey := impostor(t, c.CA())
+	for _, addr := range []string{c.BootstrapTLS()[0], c.BootstrapMTLS()[0]} { // its first handshakes take a broker long
+		conn, err := tls.Dial("tcp", addr, c.TLSConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
 	const wrong = "not the password, and not to be seen"
 	for name, test := range map[string]struct {
 		cfg  kafka.Config

@@ -23,7 +23,7 @@ func TestNotReplicatedYet(t *testing.T) {
 
 	slow := pauseFollower(c, topic, 1)
 	end := b.writeToLeader(topic, "in doubt")
-	started := follow(t, c.Bootstrap(), topic, day)
+	started := follow(t, others(c, slow), topic, day)
 	running.reread()
 	for _, f := range []*following{started, running} {
 		f.asks()
@@ -43,8 +43,9 @@ func TestNotReplicatedYet(t *testing.T) {
 	topic = c.Topic()
 	c.CreateTopic(topic, 2, map[string]string{"min.insync.replicas": "3"})
 	slow = pauseFollower(c, topic, 2)
+	b.end(topic, 0) // which asks until b knows the topic
 	b.writeToLeader(topic, "in doubt")
-	stuck := follow(t, c.Bootstrap(), topic, day)
+	stuck := follow(t, others(c, slow), topic, day)
 	stuck.ready()
 	stuck.hasNot("in doubt")
 	if n := stuck.log.count("partition 0: 1 records have been on the leader alone"); n != 1 {
@@ -66,6 +67,11 @@ func pauseFollower(c *kafkatest.Cluster, topic string, partitions int) (node int
 	}
 	c.Pause(node)
 	return node
+}
+
+// others are the addresses of the nodes that are not paused. A paused one accepts connections, and who asks it waits.
+func others(c *kafkatest.Cluster, paused int) []string {
+	return slices.Delete(slices.Clone(c.Bootstrap()), paused-1, paused)
 }
 
 // writeToLeader stores a record without waiting for other replicas, and returns its offset.

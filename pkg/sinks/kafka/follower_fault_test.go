@@ -37,6 +37,13 @@ func (b broker) deleteTopic(topic string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	await(b.t, func() error { // the broker does it after it has answered
+		res, err := b.Metadata(context.Background(), &kafka.MetadataRequest{Topics: []string{topic}})
+		if err == nil && !errors.Is(res.Topics[0].Error, kafka.UnknownTopicOrPartition) {
+			err = errors.New("the topic is still there")
+		}
+		return err
+	})
 }
 
 // A topic that is deleted and created anew has none of the old ids, however many records it has now, and whether or
@@ -285,13 +292,17 @@ func TestFollowerQuota(t *testing.T) {
 	if err != nil || res.Entries[0].Error != nil {
 		t.Fatal(err, res)
 	}
-	start := time.Now()
-	f := follow(t, c.Bootstrap(), topic, day)
-	f.ready()
-	f.has(0, 0, number(records, "msg_")...)
-	if took := time.Since(start); took < fetchWait+fetchPatience {
-		t.Errorf("it took %v; the quota was to hold it back for longer than a broker may be silent", took)
-	}
+	var f *following
+	await(t, func() error { // the broker goes by the quota after it has answered
+		start := time.Now()
+		f = follow(t, c.Bootstrap(), topic, day)
+		f.ready()
+		f.has(0, 0, number(records, "msg_")...)
+		if took := time.Since(start); took < fetchWait+fetchPatience {
+			return fmt.Errorf("it took %v; the quota was to hold it back for longer than a broker may be silent", took)
+		}
+		return nil
+	})
 	if got := f.log.count("\n"); got != 1 {
 		t.Errorf("%d lines in the log; want 1", got)
 	}

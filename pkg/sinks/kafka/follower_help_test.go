@@ -40,7 +40,7 @@ type following struct {
 func follow(t testing.TB, bootstrap []string, topic string, window time.Duration) *following {
 	t.Helper()
 	f := &following{t: t, index: newIndex(window), log: &lines{}}
-	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond, MetadataTopics: []string{topic}, ClientID: topic, Dial: f.dial}
+	transport := &kafka.Transport{MetadataTTL: 250 * time.Millisecond, MetadataTopics: []string{topic}, ClientID: topic, Dial: f.dial}
 	f.follower = newFollower(followerConfig{
 		Transport: transport, Addr: kafka.TCP(bootstrap...), Topic: topic, Window: window, Index: f.index, Log: zerolog.New(f.log),
 	})
@@ -200,7 +200,7 @@ type broker struct {
 }
 
 func dial(t testing.TB, c *kafkatest.Cluster) broker {
-	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond}
+	transport := &kafka.Transport{MetadataTTL: 250 * time.Millisecond}
 	t.Cleanup(transport.CloseIdleConnections)
 	return broker{&kafka.Client{Addr: kafka.TCP(c.Bootstrap()...), Transport: transport, Timeout: 10 * time.Second}, t}
 }

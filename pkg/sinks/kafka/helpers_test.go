@@ -122,7 +122,7 @@ func publish(t *testing.T, s *kafka.Sink, i int) sinks.Ack {
 // count returns how many offsets the topic has between its start and its end.
 func count(t *testing.T, brokers []string, topic string) int {
 	t.Helper()
-	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond}
+	transport := &kafkago.Transport{MetadataTTL: 250 * time.Millisecond}
 	defer transport.CloseIdleConnections()
 	client := &kafkago.Client{Addr: kafkago.TCP(brokers...), Transport: transport}
 	ctx := ctxOf(t, 30*time.Second)

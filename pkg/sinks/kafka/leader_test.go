@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"github.com/gembridge/bridge/internal/kafkatest"
 	"github.com/gembridge/bridge/pkg/schema"
 	"github.com/gembridge/bridge/pkg/sinks"
@@ -44,10 +46,10 @@ func TestLeaderLost(t *testing.T) {
 			fault.back(leader)
 			l.await(t, 500)
 			stop()
-			l.mustBeThereOnce(t, readAll(t, c.Bootstrap(), topic))
 			for p := range kafka.DefaultPartitions {
 				c.AwaitInSync(topic, p)
 			}
+			l.mustBeThereOnce(t, readAll(t, c.Bootstrap(), topic))
 		})
 	}
 	t.Run("not enough replicas", func(t *testing.T) { notEnoughReplicas(t, c) })
@@ -63,12 +65,21 @@ func notEnoughReplicas(t *testing.T, c *kafkatest.Cluster) {
 	s, _ := openSink(t, kafka.Config{Brokers: c.Bootstrap(), Topic: topic})
 	eventuallyReady(t, s)
 	publish(t, s, 0)
-	c.Stop(c.Leader(topic, 0)%3 + 1) // not the leader
+	leader := c.Leader(topic, 0)
+	c.Stop(leader%3 + 1)
 	eventually(t, "down", func() error {
 		if err := ready(t, s); err == nil || !strings.Contains(err.Error(), "min.insync.replicas=3 asks for") {
 			return fmt.Errorf("Ready: %w", err)
 		}
 		return nil
+	})
+	own := admin(t, c.Bootstrap()[leader-1:leader])
+	eventually(t, "known to the leader", func() error { // which takes the event, and waits, as long as it thinks it has three
+		meta, err := own.Metadata(ctxOf(t, 5*time.Second), &kafkago.MetadataRequest{Addr: own.Addr, Topics: []string{topic}})
+		if err == nil && len(meta.Topics[0].Partitions[0].Isr) != 2 {
+			err = fmt.Errorf("in sync: %v", meta.Topics[0].Partitions[0].Isr)
+		}
+		return err
 	})
 	for range 3 {
 		mustBePrompt(t, "Publish", func() error { _, err := s.Publish(ctxOf(t, 5*time.Second), sinkstest.Event(1)); return err }, "min.insync.replicas")
@@ -138,6 +149,7 @@ func (l *load) publish(t *testing.T, i int, key string) {
 		if err != nil {
 			l.failed[err.Error()]++
 			l.mu.Unlock()
+			time.Sleep(20 * time.Millisecond) // the brokers need the cores too
 			continue
 		}
 		l.acked[e.ID] = key

@@ -20,9 +20,14 @@ import (
 // admin returns a client that may do everything.
 func admin(t *testing.T, brokers []string) *kafkago.Client {
 	t.Helper()
-	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond}
+	transport := &kafkago.Transport{MetadataTTL: 250 * time.Millisecond} // which is also the patience with an answer
 	t.Cleanup(transport.CloseIdleConnections)
-	return &kafkago.Client{Addr: kafkago.TCP(brokers...), Transport: transport}
+	client := &kafkago.Client{Addr: kafkago.TCP(brokers...), Transport: transport}
+	eventually(t, "known", func() error { // else the first request goes nowhere
+		_, err := client.Metadata(ctxOf(t, 10*time.Second), &kafkago.MetadataRequest{})
+		return err
+	})
+	return client
 }
 
 // controlled repeats what a broker that has not heard of a controller could not do.

@@ -280,6 +280,7 @@ func losesNothing(t *testing.T, h Harness, away func(t *testing.T)) {
 					if _, err := publish(t, h.Sink, e, time.Second); err == nil {
 						break
 					}
+					time.Sleep(20 * time.Millisecond) // the brokers need the cores too
 				}
 				published[p] = append(published[p], e)
 			}

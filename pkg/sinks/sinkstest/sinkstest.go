@@ -209,7 +209,7 @@ func accepting(t *testing.T, s sinks.Sink) error {
 
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(publishTimeout)
+	deadline := time.Now().Add(4 * publishTimeout)
 	for {
 		err := check()
 		if err == nil {
