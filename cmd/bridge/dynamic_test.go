@@ -234,8 +234,8 @@ func TestTokensAndKeysByFile(t *testing.T) {
 			if r.code == code {
 				return
 			}
-			if time.Since(began) > patience {
-				t.Fatalf("%s: %v after the change: %v, want %d", what, patience, r, code)
+			if time.Since(began) > rotation {
+				t.Fatalf("%s: %v after the change: %v, want %d", what, rotation, r, code)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}

@@ -51,8 +51,8 @@ func TestRotation(t *testing.T) {
 			if err == nil && r.code == code {
 				return
 			}
-			if time.Since(began) > patience {
-				t.Fatalf("%v after the change: %v, %v, want %d", patience, r, err, code)
+			if time.Since(began) > rotation {
+				t.Fatalf("%v after the change: %v, %v, want %d", rotation, r, err, code)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}

@@ -51,10 +51,13 @@ func put(t testing.TB, c *kafkatest.Cluster, topic, value string) {
 			err = res.Error
 		}
 		dial, _ := errors.AsType[*net.OpError](err)
+		leaderless := slices.ContainsFunc([]error{
+			protocol.ErrNoLeader, kafka.BrokerNotAvailable, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable,
+		}, func(known error) bool { return errors.Is(err, known) })
 		switch {
 		case err == nil:
 			return
-		case ctx.Err() != nil || (dial == nil || dial.Op != "dial") && !errors.Is(err, protocol.ErrNoLeader) && !errors.Is(err, kafka.BrokerNotAvailable) && !errors.Is(err, kafka.NotLeaderForPartition) && !errors.Is(err, kafka.LeaderNotAvailable):
+		case ctx.Err() != nil || (dial == nil || dial.Op != "dial") && !leaderless:
 			t.Fatalf("produce %s: %v", value, err)
 		}
 	}
